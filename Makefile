@@ -1,0 +1,42 @@
+# pgflight: the few commands a person needs.  `make demo` and `make test` start from nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+ARGS ?=
+
+.PHONY: setup demo test test-long check format bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml client/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("pgflight needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e './client[pandas,polars]' -e '.[demo,test]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/python -m demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+test-long: setup
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:randomly tests/test_layers.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmark $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .demo

@@ -1,0 +1,1 @@
+"""Protocol: tickets in, batches out.  The only importer of pyarrow.flight."""

@@ -1,0 +1,5 @@
+"""``python -m flight_server``."""
+
+from flight_server.cli import main
+
+main()

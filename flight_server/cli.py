@@ -1,0 +1,118 @@
+"""The command ``pgflight-server``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flight_server import startup
+from flight_server.config import Settings, load
+from flight_server.service import Service
+from flight_server.telemetry import configure_logging
+from kernels.backend import select_backend
+from kernels.errors import ConnectionLostError, PgflightError, PostgresError
+
+app = typer.Typer(
+    help="Arrow Flight server in front of PostgreSQL.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def _help(name: str) -> str:
+    return Settings.model_fields[name].description or ""
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="PGFLIGHT_CONFIG", help="TOML file with any of the settings."),
+]
+Dsn = Annotated[str | None, typer.Option(help=_help("dsn"))]
+Decode = Annotated[str | None, typer.Option(help=_help("decode"))]
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    dsn: Dsn = None,
+    listen: Annotated[str | None, typer.Option(help=_help("listen"))] = None,
+    auth_token_file: Annotated[Path | None, typer.Option(help=_help("auth_token_file"))] = None,
+    allow_plaintext: Annotated[bool | None, typer.Option(help=_help("allow_plaintext"))] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help=_help("tls_cert"))] = None,
+    tls_key: Annotated[Path | None, typer.Option(help=_help("tls_key"))] = None,
+    signing_key_file: Annotated[Path | None, typer.Option(help=_help("signing_key_file"))] = None,
+    ticket_lifetime_s: Annotated[float | None, typer.Option(help=_help("ticket_lifetime_s"))] = None,
+    max_connections: Annotated[int | None, typer.Option(help=_help("max_connections"))] = None,
+    max_waiting: Annotated[int | None, typer.Option(help=_help("max_waiting"))] = None,
+    connection_wait_s: Annotated[float | None, typer.Option(help=_help("connection_wait_s"))] = None,
+    memory_mib: Annotated[int | None, typer.Option(help=_help("memory_mib"))] = None,
+    max_row_mib: Annotated[int | None, typer.Option(help=_help("max_row_mib"))] = None,
+    statement_timeout_s: Annotated[float | None, typer.Option(help=_help("statement_timeout_s"))] = None,
+    lock_timeout_s: Annotated[float | None, typer.Option(help=_help("lock_timeout_s"))] = None,
+    drain_grace_s: Annotated[float | None, typer.Option(help=_help("drain_grace_s"))] = None,
+    decode: Decode = None,
+    reader: Annotated[str | None, typer.Option(help=_help("reader"))] = None,
+    allow_superuser: Annotated[bool | None, typer.Option(help=_help("allow_superuser"))] = None,
+    log_format: Annotated[str | None, typer.Option(help=_help("log_format"))] = None,
+    log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
+) -> None:
+    """Serve a database until SIGTERM or SIGINT.
+
+    Every setting can also be given as PGFLIGHT_<NAME> or in the TOML file.
+    """
+    flags: dict[str, Any] = {name: value for name, value in locals().items() if name != "config"}
+    try:
+        settings = load(config, **flags)
+        configure_logging(settings.log_format, settings.log_level)
+        Service(settings).run()
+    except PgflightError as failure:
+        _stop(failure)
+
+
+@app.command()
+def info(
+    config: Config = None,
+    dsn: Dsn = None,
+    decode: Decode = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show versions, the kernels' backend and why, and the PostgreSQL that would be served."""
+    try:
+        settings = load(config, dsn=dsn, decode=decode)
+        backend = select_backend(settings.decode)
+    except PgflightError as failure:
+        _stop(failure)
+    facts = problem = None
+    try:
+        facts = startup.probe(settings.dsn.get_secret_value())
+    except (ConnectionLostError, PostgresError) as failure:
+        problem = str(failure)
+    described = startup.describe(backend, facts, problem)
+    if as_json:
+        typer.echo(json.dumps(described, indent=2))
+    else:
+        _show(described)
+    raise typer.Exit(0 if facts else 1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _show(described: dict[str, dict[str, Any]]) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for section, facts in described.items():
+        table.add_row(f"[bold]{section}[/bold]")
+        for name, value in facts.items():
+            table.add_row(f"  {name}", ", ".join(value) or "none" if isinstance(value, list) else str(value))
+    Console().print(table)
+
+
+def _stop(failure: PgflightError) -> None:
+    Console(stderr=True).print(f"[red]error:[/red] {failure}", highlight=False, soft_wrap=True)
+    sys.exit(1)

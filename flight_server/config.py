@@ -1,0 +1,171 @@
+"""The server's settings: flags, PGFLIGHT_* environment, a TOML file; checked before anything starts."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from kernels.errors import ConfigError
+
+DEFAULT_LISTEN = "grpc://127.0.0.1:8815"
+SCHEMES = ("grpc", "grpc+tcp", "grpc+tls", "grpc+unix")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; immutable.  Flags win over the environment, that over the file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PGFLIGHT_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    dsn: SecretStr = Field(
+        SecretStr(""),
+        description="Conninfo or URI of PostgreSQL. What it leaves open, libpq takes from PG* variables, "
+        "service and password files.",
+    )
+    listen: str = Field(DEFAULT_LISTEN, description="URI to listen on: grpc://, grpc+tls:// or grpc+unix://.")
+    auth_token: SecretStr | None = Field(None, description="Bearer token that clients must send.")
+    auth_token_file: Path | None = Field(None, description="File that holds the bearer token.")
+    allow_plaintext: bool = Field(
+        False, description="Accept the bearer token over an unencrypted connection from other hosts."
+    )
+    tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file of its private key.")
+    signing_key: SecretStr | None = Field(
+        None, description="Key that signs tickets, shared by replicas; random by default."
+    )
+    signing_key_file: Path | None = Field(None, description="File that holds the signing key.")
+    ticket_lifetime_s: float = Field(900.0, gt=0, description="How long a ticket is good for.")
+    max_connections: int = Field(16, ge=1, le=10_000, description="PostgreSQL connections at most.")
+    max_waiting: int = Field(256, ge=0, description="Requests that may wait for a connection.")
+    connection_wait_s: float = Field(30.0, ge=0, description="How long a request waits for a connection.")
+    memory_mib: int = Field(384, ge=16, description="Memory for blocks and batches, all streams together.")
+    max_row_mib: int = Field(128, ge=1, le=1024, description="Largest row that is served.")
+    statement_timeout_s: float = Field(0.0, ge=0, description="Longest a read may take; 0 for no limit.")
+    lock_timeout_s: float = Field(30.0, ge=0, description="How long to wait for a lock; 0 for no limit.")
+    drain_grace_s: float = Field(20.0, ge=0, description="How long running streams may go on after SIGTERM.")
+    decode: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where rows are decoded.")
+    reader: Literal["auto", "libpq"] = Field(
+        "auto", description="How PostgreSQL's replies are read: the fastest way, or libpq's own."
+    )
+    allow_superuser: bool = Field(
+        False,
+        description="Start even if the PostgreSQL role is a superuser or may use server files or programs.",
+    )
+    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: json unless on a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: flags, environment, file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        parts = urlsplit(self.listen)
+        if parts.scheme not in SCHEMES:
+            raise ValueError(f"listen: the scheme must be one of {', '.join(SCHEMES)}, not {parts.scheme!r}")
+        if (parts.scheme == "grpc+tls") != (self.tls_cert is not None):
+            raise ValueError("listen: grpc+tls:// goes with tls_cert and tls_key")
+        if self.memory_mib < 2 * self.max_row_mib:
+            raise ValueError(
+                "memory_mib must be at least twice max_row_mib: a row needs its bytes and its Arrow form"
+            )
+        if not is_local(self.listen):
+            if self.auth_token is None and self.auth_token_file is None:
+                raise ValueError(
+                    f"listen: {self.listen} can be reached from other hosts; set auth_token or auth_token_file, "
+                    "or listen on 127.0.0.1"
+                )
+            if self.tls_cert is None and not self.allow_plaintext:
+                raise ValueError(
+                    "listen: tokens would cross the network unencrypted; set tls_cert and tls_key, or "
+                    "allow_plaintext if a proxy encrypts"
+                )
+        return self
+
+    def token(self) -> str | None:
+        """Return the bearer token, None where none is asked for."""
+        return _secret(self.auth_token, self.auth_token_file)
+
+    def ticket_key(self) -> bytes | None:
+        """Return the signing key, None for a random one."""
+        key = _secret(self.signing_key, self.signing_key_file)
+        return None if key is None else key.encode()
+
+
+def is_local(listen: str) -> bool:
+    """Tell whether only this host can reach a URI."""
+    parts = urlsplit(listen)
+    if parts.scheme == "grpc+unix" or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def load(config_file: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings from all sources.
+
+    Parameters
+    ----------
+    config_file : Path, optional
+        A TOML file.
+    **flags
+        Values given on the command line; None means not given.
+
+    Raises
+    ------
+    ConfigError
+        Naming the setting that is wrong.
+    """
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError(f"there is no configuration file {config_file}")
+
+    class FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=config_file)
+
+    try:
+        return FileSettings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as failure:
+        problems = "; ".join(
+            ".".join(str(part) for part in error["loc"]) + (": " if error["loc"] else "") + error["msg"]
+            for error in failure.errors()
+        )
+        raise ConfigError(problems.replace("Value error, ", "")) from None
+    except ValueError as failure:  # a TOML file that cannot be parsed
+        raise ConfigError(str(failure)) from failure
+
+
+def _secret(value: SecretStr | None, file: Path | None) -> str | None:
+    if value is not None:
+        return value.get_secret_value()
+    if file is None:
+        return None
+    try:
+        text = file.read_text().strip()
+    except OSError as failure:
+        raise ConfigError(f"cannot read {file}: {failure.strerror}") from failure
+    if not text:
+        raise ConfigError(f"{file} is empty")
+    return text

@@ -1,0 +1,181 @@
+"""What a client may choose: every option is honoured or refused by its name, none is ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from kernels.errors import RequestError
+from kernels.plan import InfinityPolicy, NumericPolicy, Profile, TypePolicy
+
+HEADER_PREFIX = "x-pgflight-"
+MIB = 1 << 20
+MIN_BATCH_BYTES = 16 << 10
+MAX_BATCH_BYTES = 64 * MIB
+DEFAULT_BATCH_BYTES = MIB
+MAX_TIMEOUT_S = 7 * 86_400
+
+NOT_YET = {
+    ("output", "cuda-ipc"): "this server has no GPU support",
+    ("decode", "gpu"): "this server has no GPU support",
+    ("profile", "cudf"): "this server has no GPU support",
+    ("transport", "gds"): "this server has no spool",
+    ("transport", "file"): "this server has no spool",
+    ("transport", "chunked"): "this server has the pinned transport only",
+    ("transport", "buffered"): "this server has the pinned transport only",
+    ("transport", "single"): "this server has the pinned transport only",
+}
+"""Values of the documented grammar that this version refuses, with the reason."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "output": ("host",),
+    "profile": ("arrow", "plain"),
+    "numeric": ("decimal", "string", "float64"),
+    "infinity": ("error", "null"),
+    "decode": ("auto", "cpu"),
+    "transport": ("pinned",),
+    "framing": ("auto", "copy", "extended"),
+    "reader": ("auto", "libpq"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """The options of one read.
+
+    Parameters
+    ----------
+    output : {"host"}
+        Where batches are delivered.
+    profile : {"arrow", "plain"}
+        With or without Arrow extension types.
+    numeric : {"decimal", "string", "float64"}
+        Form of ``numeric``.
+    infinity : {"error", "null"}
+        What an infinite date, timestamp or interval becomes.
+    decode : {"auto", "cpu"}
+        Where rows are decoded.
+    transport : {"pinned"}
+        How bytes move.
+    framing : {"auto", "copy", "extended"}
+        COPY, or the extended protocol's rows.  The values are the same; auto takes what was measured faster.
+    reader : {"auto", "libpq"}
+        The fastest way to read the connection, or the way that always works.
+    streams : int
+        COPY streams inside one endpoint; 0 for auto.  This version reads one.
+    endpoints : int
+        Endpoints wanted at most.
+    ordered : bool
+        Rows in the order of the statement: always so with one stream.
+    batch_bytes : int
+        Target size of a record batch, in bytes.  A row larger than that travels alone.
+    timeout_s : float
+        Seconds the whole read may take; 0 for the server's own limit.
+    """
+
+    output: Literal["host"] = "host"
+    profile: Profile = "arrow"
+    numeric: NumericPolicy = "decimal"
+    infinity: InfinityPolicy = "error"
+    decode: Literal["auto", "cpu"] = "auto"
+    transport: Literal["pinned"] = "pinned"
+    framing: Literal["auto", "copy", "extended"] = "auto"
+    reader: Literal["auto", "libpq"] = "auto"
+    streams: int = 0
+    endpoints: int = 1
+    ordered: bool = False
+    batch_bytes: int = DEFAULT_BATCH_BYTES
+    timeout_s: float = 0.0
+
+    @property
+    def types(self) -> TypePolicy:
+        """The part that planning needs."""
+        return TypePolicy(profile=self.profile, numeric=self.numeric, infinity=self.infinity)
+
+    def changed(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults."""
+        defaults = asdict(ReadOptions())
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+
+
+def parse_options(given: Mapping[str, Any]) -> ReadOptions:
+    """Check every option by name and value.
+
+    Parameters
+    ----------
+    given : mapping
+        JSON values, or the text of gRPC headers.
+
+    Raises
+    ------
+    RequestError
+        Naming the option that is unknown, malformed or not supported.
+    """
+    known = {field.name for field in fields(ReadOptions)}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise RequestError(f"unknown option {name!r}; known are: {', '.join(sorted(known))}")
+        if name in CHOICES:
+            values[name] = _choice(name, value)
+        elif name == "ordered":
+            values[name] = _boolean(name, value)
+        elif name == "timeout_s":
+            values[name] = _number(name, value, 0, MAX_TIMEOUT_S)
+        elif name == "batch_bytes":
+            values[name] = int(_number(name, value, MIN_BATCH_BYTES, MAX_BATCH_BYTES, whole=True))
+        elif name == "streams":
+            values[name] = _streams(value)
+        else:
+            values[name] = int(_number(name, value, 1, 4096, whole=True))
+    return ReadOptions(**values)
+
+
+def options_from_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the options out of gRPC headers ``x-pgflight-<name>`` (``-`` and ``_`` are the same there)."""
+    found: dict[str, Any] = {}
+    for key, values in headers.items():
+        name = key.lower()
+        if name.startswith(HEADER_PREFIX) and values:
+            value = values[-1]
+            found[name.removeprefix(HEADER_PREFIX).replace("-", "_")] = (
+                value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            )
+    return found
+
+
+def _choice(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        if value in CHOICES[name]:
+            return value
+        if (name, value) in NOT_YET:
+            raise RequestError(f"option {name}={value} is not supported: {NOT_YET[name, value]}")
+    raise RequestError(f"option {name}={value!r}: must be one of {', '.join(CHOICES[name])}")
+
+
+def _boolean(name: str, value: Any) -> bool:
+    text = str(value).lower() if isinstance(value, (bool, str)) else ""
+    if text not in ("true", "false"):
+        raise RequestError(f"option {name}={value!r}: must be true or false")
+    return text == "true"
+
+
+def _number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None or not low <= number <= high or (whole and number != int(number)):
+        kind = "a whole number" if whole else "a number"
+        raise RequestError(f"option {name}={value!r}: must be {kind} from {low:g} to {high:g}")
+    return number
+
+
+def _streams(value: Any) -> int:
+    if value == "auto":
+        return 0
+    count = int(_number("streams", value, 1, 1024, whole=True))
+    if count > 1:
+        raise RequestError(f"option streams={count} is not supported: this server reads one stream; use auto or 1")
+    return count

@@ -1,0 +1,163 @@
+"""Settings -> a running server, until a signal says otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from flight_server import startup
+from flight_server.config import Settings
+from flight_server.pipeline import Limits, Pipeline
+from flight_server.server import FlightServer
+from flight_server.tickets import TicketSigner
+from kernels.backend import is_compiled, select_backend, warm_up
+from kernels.errors import ConfigError
+from transport.memory import RegionPool
+from transport.pool import ConnectionPool, PoolOptions
+
+log = structlog.get_logger("pgflight")
+
+MIB = 1 << 20
+SHUTDOWN_S = 1.5
+"""How long gRPC may take to end the calls that are left after the grace period."""
+
+
+class Service:
+    """One server with its pool of connections and memory.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    PgflightError
+        PostgreSQL cannot be reached, the role is unsafe, or a setting is wrong.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        dsn = settings.dsn.get_secret_value()
+        self._backend = select_backend(settings.decode)
+        facts = startup.probe(dsn)
+        startup.require_safe(facts, allow_superuser=settings.allow_superuser)
+        if not is_compiled():
+            log.info("compiling", note="kernels are compiled once per version and kept on disk; about 10 s")
+        seconds = warm_up(self._backend)
+        log.info(
+            "kernels ready",
+            backend=self._backend.name,
+            reason=self._backend.reason,
+            seconds=round(seconds, 3),
+        )
+        self._pool = ConnectionPool(dsn, _pool_options(settings))
+        pipeline = Pipeline(self._pool, RegionPool(settings.memory_mib * MIB), self._backend, _limits(settings))
+        self._facts = facts
+        try:
+            self._server = FlightServer(
+                settings.listen,
+                pipeline,
+                TicketSigner(settings.ticket_key(), settings.ticket_lifetime_s),
+                info=self.info,
+                token=settings.token(),
+                certificates=_certificates(settings),
+            )
+        except (OSError, ValueError) as failure:  # pyarrow's own, for a bad address, port or certificate
+            self._pool.close()
+            raise ConfigError(f"cannot listen on {settings.listen}: {failure}") from failure
+        self.uri = _uri(settings.listen, self._server.port)
+
+    def info(self) -> dict[str, Any]:
+        """Return what the ``info`` action answers."""
+        return startup.describe(self._backend, self._facts) | {
+            "uri": self.uri,
+            "streams": self._server.streams,
+        }
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal, or the grace period's end, forces it."""
+        asked, forced = threading.Event(), threading.Event()
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            (forced if asked.is_set() else asked).set()
+            log.info("signal", name=signal.Signals(number).name)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        log.info(
+            "listening", uri=self.uri, backend=self._backend.name, reader=self._facts.reader,
+            role=self._facts.role, database=self._facts.database, postgresql=self._facts.server_version,
+        )  # fmt: skip
+        while not asked.wait(1.0):
+            pass
+        self._stop(forced)
+
+    def _stop(self, forced: threading.Event) -> None:
+        grace_s = self._settings.drain_grace_s
+        drained = threading.Event()
+
+        def drain() -> None:
+            if self._server.drain(grace_s):
+                drained.set()
+
+        log.info("draining", streams=self._server.streams, grace_s=grace_s)
+        drainer = threading.Thread(target=drain, name="drain", daemon=True)
+        drainer.start()
+        while drainer.is_alive() and not forced.wait(0.05):
+            pass
+        # gRPC's shutdown waits for running calls without a limit, so it may not be waited for without one.
+        closer = threading.Thread(target=self._server.shutdown, name="shutdown", daemon=True)
+        closer.start()
+        closer.join(SHUTDOWN_S)
+        clean = drained.is_set() and not closer.is_alive()
+        log.info("stopped", clean=clean)
+        if not clean:
+            # Threads are stuck in gRPC behind clients that do not read: the process's end closes all sockets.
+            os._exit(0)
+        self._pool.close()
+
+
+def _pool_options(settings: Settings) -> PoolOptions:
+    return PoolOptions(
+        max_connections=settings.max_connections,
+        max_waiting=settings.max_waiting,
+        wait_s=settings.connection_wait_s,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_row_bytes=settings.max_row_mib * MIB,
+        statement_timeout_s=settings.statement_timeout_s,
+        lock_timeout_s=settings.lock_timeout_s,
+        reader=settings.reader,
+    )
+
+
+def _certificates(settings: Settings) -> list[tuple[bytes, bytes]] | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return [(_read(settings.tls_cert), _read(settings.tls_key))]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as failure:
+        raise ConfigError(f"cannot read {path}: {failure.strerror}") from failure
+
+
+def _uri(listen: str, port: int) -> str:
+    """Return the URI clients connect to: the port is known only now if 0 was asked for."""
+    parts = urlsplit(listen)
+    if parts.scheme == "grpc+unix":
+        return listen
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"

@@ -1,0 +1,102 @@
+"""Tickets: opaque, versioned, expiring, signed; all that any replica with the same key needs to serve them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_json
+from kernels.errors import RequestError, TicketError
+
+PREFIX = b"pgf1."
+"""Version of the format; no SQL and no JSON begins like this."""
+KEY_BYTES = 32
+MAX_TICKET_BYTES = 2 * MAX_REQUEST_BYTES
+"""Longest ticket that is looked at: a request grows by a third in base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a ticket says.
+
+    Parameters
+    ----------
+    request : ReadRequest
+    identity : str
+        Whom it was issued to.
+    expires_at : float
+        Unix time, seconds.
+    schema_digest : str
+        Digest of the schema that was promised.
+    """
+
+    request: ReadRequest
+    identity: str
+    expires_at: float
+    schema_digest: str
+
+
+class TicketSigner:
+    """Seals and opens tickets with one key.
+
+    Parameters
+    ----------
+    key : bytes or None
+        Shared by replicas; None for a random one that lives as long as the process.
+    lifetime_s : float
+        How long a ticket is good for.
+    """
+
+    def __init__(self, key: bytes | None = None, lifetime_s: float = 900.0) -> None:
+        self._key = key or secrets.token_bytes(KEY_BYTES)
+        self.lifetime_s = lifetime_s
+
+    def seal(self, request: ReadRequest, identity: str, schema_digest: str) -> bytes:
+        """Return the bytes of a fresh ticket."""
+        parts = {
+            "r": request.to_json(),
+            "i": identity,
+            "e": round(time.time() + self.lifetime_s, 3),
+            "s": schema_digest,
+        }
+        body = base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode())
+        return PREFIX + body + b"." + self._sign(body)
+
+    def open(self, raw: bytes, identity: str) -> Ticket:
+        """Check a ticket and return what it says.
+
+        Raises
+        ------
+        TicketError
+            It is malformed, forged, expired or another's.
+        """
+        if len(raw) > MAX_TICKET_BYTES:
+            raise TicketError(f"the ticket has {len(raw)} bytes; at most {MAX_TICKET_BYTES} are accepted")
+        body, _, signature = raw.removeprefix(PREFIX).rpartition(b".")
+        if not hmac.compare_digest(signature, self._sign(body)):
+            raise TicketError("the ticket was not issued by this server, or was changed")
+        ticket = _read(body)
+        if ticket.expires_at < time.time():
+            raise TicketError("the ticket has expired: ask for a new one with GetFlightInfo")
+        if ticket.identity != identity:
+            raise TicketError("the ticket was issued to somebody else")
+        return ticket
+
+    def _sign(self, body: bytes) -> bytes:
+        return base64.urlsafe_b64encode(hmac.new(self._key, PREFIX + body, hashlib.sha256).digest())
+
+
+def _read(body: bytes) -> Ticket:
+    """Parse a body whose signature is right; an older version of this server may have made it."""
+    try:
+        parts: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body))
+        return Ticket(parse_json(parts["r"], {}), parts["i"], parts["e"], parts["s"])
+    except (binascii.Error, ValueError, KeyError, TypeError, RequestError) as failure:
+        raise TicketError("the ticket is of another version: ask for a new one with GetFlightInfo") from failure

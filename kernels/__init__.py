@@ -1,0 +1,1 @@
+"""Meaning: PostgreSQL's binary wire bytes to Arrow buffers.  No I/O, no Flight, no psycopg."""

@@ -1,0 +1,45 @@
+"""A result column as PostgreSQL describes it: all that planning needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a result.
+
+    Parameters
+    ----------
+    name : str
+        The name in the result; need not be unique.
+    type_oid : int
+        OID of the type on the wire (a domain's base type).
+    typmod : int
+        The type modifier, -1 for none.
+    type_name : str
+        The type's catalog name (``int4``).
+    display_type : str
+        The type as SQL writes it (``numeric(15,2)``).
+    kind : str
+        ``pg_type.typtype``: b(ase), c(omposite), d(omain), e(num), m(ultirange), p(seudo), r(ange).
+    category : str
+        ``pg_type.typcategory``; ``A`` is an array.
+    send : str or None
+        Name of the binary send function, None where the type has none.
+    not_null : bool
+        PostgreSQL guarantees that no value is NULL.
+    comment : str or None
+        The column's comment in the catalog.
+    """
+
+    name: str
+    type_oid: int
+    typmod: int = -1
+    type_name: str = ""
+    display_type: str = ""
+    kind: str = "b"
+    category: str = "U"
+    send: str | None = "unknown_send"
+    not_null: bool = False
+    comment: str | None = None

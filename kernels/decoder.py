@@ -1,0 +1,160 @@
+"""Blocks in, record batches out: the scan and decode of one reply, with the memory they use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from kernels import layout, wire
+from kernels.assemble import assemble
+from kernels.errors import DecodeError, ValueRangeError
+from kernels.plan import Plan
+from kernels.typing import Allocate, Backend, Uint8s
+
+ARENA_SLACK_BYTES = 128
+"""The gather writes up to 32 bytes behind the last value; each VARLEN column is padded to 64."""
+
+MESSAGES = {
+    layout.BAD_LENGTH: "the field's length does not fit its type",
+    layout.BEYOND_BLOCK: "the field runs beyond the received bytes",
+    layout.ROW_MISMATCH: "the fields do not end where the row ends",
+    layout.BAD_BOOL: "a boolean that is neither 0 nor 1",
+    layout.BAD_NUMERIC: "a numeric with an impossible sign or digit",
+    layout.BAD_PREFIX: "an unknown version byte",
+    layout.BAD_FIELD_COUNT: "the row has another number of fields than the result",
+    layout.BAD_MESSAGE_LENGTH: "a message with an impossible length",
+    layout.NOT_UTF8: "the text is not valid UTF-8 (cast the column to bytea to read its bytes)",
+}
+RANGE_MESSAGES = {
+    layout.INFINITE: "an infinite value has no Arrow form: use option infinity=null, or filter it",
+    layout.OUT_OF_RANGE: "the value lies outside the range of the Arrow type: cast the column to text",
+    layout.NOT_A_NUMBER: "numeric NaN or infinity has no decimal form: use option numeric=string or float64",
+    layout.TOO_PRECISE: "the numeric does not fit its declared precision and scale: use option numeric=string",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scan found.
+
+    Parameters
+    ----------
+    rows : int
+        Rows found, to be decoded with `Decoder.decode` before the next scan.
+    position : int
+        The next byte to look at.
+    reason : int
+        Why the scan stopped: SCAN_MORE, SCAN_FULL, SCAN_MESSAGE or SCAN_TRAILER.
+    """
+
+    rows: int
+    position: int
+    reason: int
+
+
+class Decoder:
+    """Decodes the rows of one reply, block after block.
+
+    Not thread-safe: one decoder belongs to one stream.
+
+    Parameters
+    ----------
+    plan : Plan
+    backend : Backend
+        The twin to use.
+    allocate : Allocate
+        Where the Arrow buffers come from.
+    kind : int
+        COPY_DATA or DATA_ROW.
+    batch_bytes : int
+        Bytes a batch should take, of fixed-width Arrow data and of wire data each.
+    """
+
+    def __init__(self, plan: Plan, backend: Backend, allocate: Allocate, *, kind: int, batch_bytes: int) -> None:
+        columns = len(plan.names)
+        smallest_row = wire.MESSAGE_HEAD_BYTES + 2 + 4 * columns
+        self.rows_per_batch = max(1, min(batch_bytes // smallest_row, batch_bytes // plan.bytes_per_row()))
+        self.rows = 0
+        self._plan = plan
+        self._backend = backend
+        self._allocate = allocate
+        self._kind = kind
+        self._header_pending = kind == wire.COPY_DATA
+        self._starts = np.zeros(self.rows_per_batch, np.uint32)
+        self._ends = np.zeros(self.rows_per_batch, np.uint32)
+        self._cursors = np.zeros(layout.TILE_ROWS, np.uint32)
+        self._tile = np.zeros(layout.TILE_WIDTH, np.int64)
+        self._sources = np.zeros((max(1, plan.varlen_columns), self.rows_per_batch), np.uint32)
+        self._results = np.zeros((columns, layout.RESULT_WIDTH), np.int64)
+        self._failure = np.zeros(layout.FAILURE_WIDTH, np.int64)
+
+    def scan(self, block: Uint8s, begin: int, end: int, base: int = 0) -> Scan:
+        """Find up to `rows_per_batch` rows in ``block[begin:end]``.
+
+        Parameters
+        ----------
+        block : uint8 array
+            At least WIRE_PAD_BYTES readable behind `end`.
+        begin, end : int
+            A message boundary, and the end of what was received.
+        base : int
+            Bytes of the reply before the block, for error messages.
+
+        Raises
+        ------
+        DecodeError
+            A length or a field count is impossible.
+        """
+        header = 0
+        if self._header_pending and end - begin >= wire.MESSAGE_HEAD_BYTES and block[begin] == self._kind:
+            length = int.from_bytes(block[begin + 1 : begin + 5].tobytes(), "big")
+            if begin + 1 + length > end:
+                return Scan(0, begin, layout.SCAN_MORE)
+            head = block[begin + wire.MESSAGE_HEAD_BYTES : begin + 1 + max(length, 4)]
+            header = wire.copy_header_size(head[: 1 << 16].tobytes())
+            self._header_pending = False
+        rows, position, reason = self._backend.scan(
+            block, begin, end, self._kind, header, len(self._plan.names),
+            self._starts, self._ends, self.rows_per_batch, self._failure,
+        )  # fmt: skip
+        if reason == layout.SCAN_FAILED:
+            self._failure[layout.COLUMN] = -1
+            raise self._error(base)
+        return Scan(rows, position, reason)
+
+    def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
+        """Decode the rows of the last scan of the same block.
+
+        Raises
+        ------
+        DecodeError
+            The bytes break the wire format.
+        ValueRangeError
+            A value has no form in the Arrow type.
+        """
+        plan, rows = self._plan, found.rows
+        table, data_at = plan.arrange(rows)
+        wire_bytes = found.position - int(self._starts[0])
+        size = data_at + wire_bytes + layout.BUFFER_ALIGN_BYTES * plan.varlen_columns + ARENA_SLACK_BYTES
+        region = self._allocate(size)
+        array = region.array
+        arena = (array, array.view(np.int16), array.view(np.int32), array.view(np.int64))
+        failed = self._backend.decode(
+            block, found.position, self._starts, self._ends, rows, table, arena, data_at,
+            self._cursors, self._tile, self._sources, self._results, self._failure,
+        )  # fmt: skip
+        if failed:
+            raise self._error(base)
+        batch = assemble(plan, table, self._results, region, rows)
+        self.rows += rows
+        return batch
+
+    def _error(self, base: int) -> DecodeError:
+        code, row, column, offset = (int(part) for part in self._failure)
+        kind, text = (
+            (ValueRangeError, RANGE_MESSAGES[code]) if code in RANGE_MESSAGES else (DecodeError, MESSAGES[code])
+        )
+        name = self._plan.names[column] if column >= 0 else None
+        return kind(text, row=self.rows + row, column=name, offset=base + offset)

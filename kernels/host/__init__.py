@@ -1,0 +1,7 @@
+"""The CPU twin of the kernels: Numba, compiled once for all schemas and cached on disk."""
+
+from kernels.host._jit import cache_directory
+from kernels.host.decode import decode
+from kernels.host.scan import scan
+
+__all__ = ["cache_directory", "decode", "scan"]

@@ -1,0 +1,1 @@
+"""Movement: PostgreSQL to filled blocks of memory.  Knows no PostgreSQL types and no Flight."""

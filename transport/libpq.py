@@ -1,0 +1,93 @@
+"""What psycopg does not expose of the libpq it has loaded: TLS object, GSS state, the socket itself."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import socket
+from pathlib import Path
+
+import psycopg
+from psycopg.pq import abc
+
+MAPS = Path("/proc/self/maps")
+
+
+@functools.cache
+def _loaded(pattern: str) -> ctypes.CDLL | None:
+    """Open the shared library that this process has already mapped: the same one psycopg uses, not another."""
+    if not MAPS.exists():
+        return None
+    for line in MAPS.read_text().splitlines():
+        path = line.partition("/")[2]
+        if path and re.match(pattern, path.rsplit("/", 1)[-1]):
+            return ctypes.CDLL("/" + path)
+    return None
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the loaded libpq, or None where it cannot be found (then the fallback reader serves)."""
+    return _loaded(r"libpq[-.].*so")
+
+
+def openssl() -> ctypes.CDLL | None:
+    """Return the OpenSSL that this libpq uses, or None."""
+    libssl = _loaded(r"libssl[-.].*so")
+    if libssl is not None:
+        libssl.SSL_read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+        libssl.SSL_write.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+        libssl.SSL_get_error.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    return libssl
+
+
+def gss_encrypted(connection: psycopg.Connection[object]) -> bool:
+    """Tell whether the connection is encrypted by GSSAPI: its raw bytes are then of no use."""
+    libpq = library()
+    if libpq is None or not hasattr(libpq, "PQgssEncInUse"):
+        return False
+    libpq.PQgssEncInUse.argtypes = [ctypes.c_void_p]
+    return bool(libpq.PQgssEncInUse(_pointer(connection.pgconn)))
+
+
+def ssl_pointer(connection: psycopg.Connection[object]) -> int | None:
+    """Return the address of the connection's ``SSL`` object, None without OpenSSL."""
+    libpq = library()
+    if libpq is None or openssl() is None:
+        return None
+    libpq.PQsslStruct.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    libpq.PQsslStruct.restype = ctypes.c_void_p
+    pointer: int | None = libpq.PQsslStruct(_pointer(connection.pgconn), b"OpenSSL")
+    return pointer
+
+
+def duplicate_socket(connection: psycopg.Connection[object]) -> socket.socket:
+    """Return a second descriptor of the connection's socket; file status and options are shared."""
+    return socket.socket(fileno=os.dup(connection.pgconn.socket))
+
+
+def socket_family(connection: psycopg.Connection[object]) -> int:
+    """Return the address family of the connection's socket."""
+    with duplicate_socket(connection) as twin:
+        return twin.family
+
+
+def destroy(connection: psycopg.Connection[object]) -> None:
+    """End a connection whose reply was not read: PostgreSQL notices at once.
+
+    PQfinish alone would wait for nothing but leave the backend writing while any duplicate of the socket is
+    open; a shutdown ends the conversation whoever holds a descriptor.
+    """
+    if not connection.closed:
+        with duplicate_socket(connection) as twin:
+            try:
+                twin.shutdown(socket.SHUT_RDWR)
+            except OSError as failure:  # already disconnected by the other side: nothing left to end
+                if failure.errno is None:
+                    raise
+    connection.close()
+
+
+def _pointer(pgconn: abc.PGconn) -> int:
+    return int(getattr(pgconn, "pgconn_ptr", 0) or 0)  # in every implementation, not in the protocol
