@@ -209,8 +209,9 @@ class Pipeline:
 
 def _plan(session: Session, request: ReadRequest) -> Plan:
     """Describe the request's statement and decide how its rows are decoded."""
-    trusted = request.table is not None
-    columns = session.describe(statement.select(request), trust_not_null=trusted)
+    columns = session.describe(
+        statement.select(request), parameters=len(request.params), trust_not_null=request.table is not None
+    )
     return plan(columns, request.options.types)
 
 

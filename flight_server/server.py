@@ -72,7 +72,9 @@ class FlightServer(flight.FlightServerBase):
             path = (table.schema, table.name)
             preview = Preview(schema, table.estimated_rows, table.estimated_bytes)
             descriptor = flight.FlightDescriptor.for_path(*path)
-            infos.append(self._flight_info(descriptor, ReadRequest(table=path), preview, identity))
+            columns = None if table.whole else tuple(schema.names)
+            request = ReadRequest(table=path, columns=columns)
+            infos.append(self._flight_info(descriptor, request, preview, identity))
         return iter(infos)
 
     @typed
@@ -132,15 +134,18 @@ class FlightServer(flight.FlightServerBase):
         """Exchanges are not served."""
         raise UnsupportedError("DoExchange is not supported")
 
+    def refuse_calls(self) -> None:
+        """Turn new calls away from now on; running streams go on."""
+        self._draining.set()
+
     def drain(self, grace_s: float) -> bool:
-        """Take no new calls and let running streams finish.
+        """Let running streams finish.
 
         Returns
         -------
         bool
             Whether all had ended after `grace_s`; those that have not are told to stop.
         """
-        self._draining.set()
         with self._streams_changed:
             finished = self._streams_changed.wait_for(lambda: self._streams == 0, grace_s)
         self._stopping.set()

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import structlog
 
 from flight_server import startup
@@ -69,7 +70,7 @@ class Service:
                 token=settings.token(),
                 certificates=_certificates(settings),
             )
-        except (OSError, ValueError) as failure:  # pyarrow's own, for a bad address, port or certificate
+        except (OSError, pa.ArrowException) as failure:  # a bad address, a taken port, a bad certificate
             self._pool.close()
             raise ConfigError(f"cannot listen on {settings.listen}: {failure}") from failure
         self.uri = _uri(settings.listen, self._server.port)
@@ -107,6 +108,7 @@ class Service:
             if self._server.drain(grace_s):
                 drained.set()
 
+        self._server.refuse_calls()
         log.info("draining", streams=self._server.streams, grace_s=grace_s)
         drainer = threading.Thread(target=drain, name="drain", daemon=True)
         drainer.start()

@@ -32,8 +32,11 @@ log = structlog.get_logger("pgflight.server")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MAX_TEXT = 1500
+MAX_TEXT = 1000
 """Characters; gRPC sends the text several times in trailers of at most 8 kB."""
+
+KEPT_TAIL = 100
+"""Characters kept of the end of a text that is cut: the SQLSTATE stands there."""
 
 BY_CLASS: tuple[tuple[type[PgflightError], type[Exception]], ...] = (
     (TicketError, flight.FlightUnauthorizedError),
@@ -99,7 +102,9 @@ def to_flight(failure: BaseException) -> Any:
 def shorten(text: str) -> str:
     """Cut a text to what fits into gRPC's trailers."""
     clean = text.replace("\0", "")
-    return clean if len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 1] + "…"
+    if len(clean) <= MAX_TEXT:
+        return clean
+    return clean[: MAX_TEXT - KEPT_TAIL - 3] + " … " + clean[-KEPT_TAIL:]
 
 
 def typed(method: Callable[P, R]) -> Callable[P, R]:

@@ -30,6 +30,17 @@ def configure_logging(form: Literal["auto", "console", "json"] = "auto", level: 
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+    # The pool warns of each connection that comes back closed; that is how abandoned streams end here.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+class _ToStructlog(logging.Handler):
+    """Sends what libraries log through the standard library to the same place, in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record."""
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage())
 
 
 def query_digest(sql: str) -> str:

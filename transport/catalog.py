@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import psycopg
@@ -37,12 +38,14 @@ select pg_catalog.format_type(oid, typmod)
 from unnest(%s::int8[]::oid[], %s::int4[]) with ordinality as wanted(oid, typmod, position) order by position
 """
 
+# One row per readable column; `columns` counts all of the relation's, readable or not.
 TABLES_SQL = """
-select n.nspname::text, c.relname::text,
+select n.nspname::text, c.relname::text, c.relnatts - (
+           select count(*) from pg_catalog.pg_attribute d
+           where d.attrelid = c.oid and d.attnum > 0 and d.attisdropped),
        case when c.reltuples < 0 then -1 else c.reltuples::int8 end,
        case when c.relkind in ('r', 'm') then pg_catalog.pg_relation_size(c.oid) else -1 end,
-       array_agg(a.attname::text order by a.attnum), array_agg(a.atttypid::int8 order by a.attnum),
-       array_agg(a.atttypmod::int4 order by a.attnum)
+       a.attname::text, a.atttypid::int8, a.atttypmod::int4, c.oid::int8, a.attnum::int4
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -51,7 +54,7 @@ where c.relkind in ('r', 'p', 'm', 'v', 'f') and not c.relispartition
   and pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   and pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
   and n.nspname || '.' || c.relname like %s
-group by 1, 2, 3, 4 order by 1, 2
+order by 1, 2, a.attnum
 """
 
 BASE_TYPES_SQL = """
@@ -95,6 +98,8 @@ class Table:
     schema, name : str
     columns : tuple of Column
         Those it may read.
+    whole : bool
+        Whether these are all columns.
     estimated_rows, estimated_bytes : int
         From the statistics and the files' size; -1 when unknown.
     """
@@ -102,8 +107,20 @@ class Table:
     schema: str
     name: str
     columns: tuple[Column, ...]
+    whole: bool
     estimated_rows: int
     estimated_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A column before the catalog was asked about its type and origin."""
+
+    name: str
+    type_oid: int
+    typmod: int
+    relation_oid: int
+    number: int
 
 
 class TypeCache:
@@ -141,63 +158,37 @@ def describe_result(
     trust_not_null : bool
         The statement reads one relation as it is: NOT NULL then holds for the result as well.
     """
-    positions = range(described.nfields)
-    oids = [described.ftype(index) for index in positions]
-    typmods = [described.fmod(index) for index in positions]
-    infos = types.look_up(connection, oids)
-    origins = _origins(connection, [(described.ftable(i), described.ftablecol(i)) for i in positions])
-    displays = [row[0] for row in connection.execute(DISPLAY_SQL, (oids, typmods)).fetchall()]
-    columns = []
-    for index in positions:
-        info = infos[oids[index]]
-        not_null, comment = origins.get((described.ftable(index), described.ftablecol(index)), (False, None))
-        columns.append(
-            Column(
-                name=(described.fname(index) or b"").decode(),
-                type_oid=oids[index],
-                typmod=typmods[index],
-                type_name=info.name,
-                display_type=str(displays[index]),
-                kind=info.kind,
-                category=info.category,
-                send=info.send,
-                not_null=trust_not_null and not_null,
-                comment=comment,
-            )
+    found = [
+        _Field(
+            name=(described.fname(index) or b"").decode(),
+            type_oid=described.ftype(index),
+            typmod=described.fmod(index),
+            relation_oid=described.ftable(index),
+            number=described.ftablecol(index),
         )
-    return tuple(columns)
-
-
-def _origins(
-    connection: Connection, sources: Sequence[tuple[int, int]]
-) -> dict[tuple[int, int], tuple[bool, str | None]]:
-    """Return (not null, comment) of the table columns a result comes from."""
-    known = sorted({source for source in sources if source[0] and source[1] > 0})
-    if not known:
-        return {}
-    relations, numbers = zip(*known, strict=True)
-    rows = connection.execute(ORIGINS_SQL, (list(relations), list(numbers))).fetchall()
-    return {(row[0], row[1]): (bool(row[2]), row[3]) for row in rows}
+        for index in range(described.nfields)
+    ]
+    columns = _complete(connection, types, found)
+    return columns if trust_not_null else tuple(replace(column, not_null=False) for column in columns)
 
 
 def list_tables(connection: Connection, types: TypeCache, pattern: str = "%") -> list[Table]:
     """Return the relations that the role may read and whose ``schema.name`` is LIKE `pattern`."""
     rows = connection.execute(TABLES_SQL, (pattern,)).fetchall()
-    oids = sorted({oid for row in rows for oid in row[5]})
+    oids = sorted({row[6] for row in rows})
     bases = {row[0]: (row[1], row[2]) for row in connection.execute(BASE_TYPES_SQL, (oids,)).fetchall()}
-    infos = types.look_up(connection, [base for base, _ in bases.values()])
+    found = []
+    for *_, name, oid, typmod, relation_oid, number in rows:
+        # A result shows a domain as its base type, so the list does too.
+        base, base_typmod = bases[oid]
+        found.append(_Field(name, base, typmod if base == oid else base_typmod, relation_oid, number))
+    completed = zip(rows, _complete(connection, types, found), strict=True)
     tables = []
-    for schema, name, estimated_rows, estimated_bytes, names, type_oids, typmods in rows:
-        columns = []
-        for column, oid, typmod in zip(names, type_oids, typmods, strict=True):
-            base, base_typmod = bases[oid]
-            plain = Column(name=column, type_oid=base, typmod=typmod if base == oid else base_typmod)
-            info = infos[base]
-            columns.append(
-                replace(plain, type_name=info.name, display_type=info.name, kind=info.kind,
-                        category=info.category, send=info.send)
-            )  # fmt: skip
-        tables.append(Table(schema, name, tuple(columns), estimated_rows, estimated_bytes))
+    for (schema, name, count, estimated_rows, estimated_bytes), members in groupby(
+        completed, lambda pair: pair[0][:5]
+    ):
+        columns = tuple(column for _, column in members)
+        tables.append(Table(schema, name, columns, len(columns) == count, estimated_rows, estimated_bytes))
     return tables
 
 
@@ -205,3 +196,42 @@ def estimate(connection: Connection, relation: str) -> tuple[int, int]:
     """Return the estimated (rows, bytes) of a relation named as in SQL, -1 where unknown."""
     row = connection.execute(SIZE_SQL, (relation,)).fetchone()
     return (row[0], row[1]) if row else (-1, -1)
+
+
+def _complete(connection: Connection, types: TypeCache, found: Sequence[_Field]) -> tuple[Column, ...]:
+    """Add what the catalog knows of types and origins."""
+    infos = types.look_up(connection, [field.type_oid for field in found])
+    origins = _origins(connection, found)
+    oids, typmods = [field.type_oid for field in found], [field.typmod for field in found]
+    displays = [row[0] for row in connection.execute(DISPLAY_SQL, (oids, typmods)).fetchall()]
+    columns = []
+    for field, display in zip(found, displays, strict=True):
+        info = infos[field.type_oid]
+        not_null, comment = origins.get((field.relation_oid, field.number), (False, None))
+        columns.append(
+            Column(
+                name=field.name,
+                type_oid=field.type_oid,
+                typmod=field.typmod,
+                type_name=info.name,
+                display_type=display,
+                kind=info.kind,
+                category=info.category,
+                send=info.send,
+                not_null=not_null,
+                comment=comment,
+            )
+        )
+    return tuple(columns)
+
+
+def _origins(connection: Connection, found: Sequence[_Field]) -> dict[tuple[int, int], tuple[bool, str | None]]:
+    """Return (not null, comment) of the table columns a result comes from."""
+    known = sorted(
+        {(field.relation_oid, field.number) for field in found if field.relation_oid and field.number > 0}
+    )
+    if not known:
+        return {}
+    relations, numbers = zip(*known, strict=True)
+    rows = connection.execute(ORIGINS_SQL, (list(relations), list(numbers))).fetchall()
+    return {(row[0], row[1]): (row[2], row[3]) for row in rows}

@@ -105,15 +105,23 @@ class Session:
         """Process ID of the backend."""
         return self._connection.info.backend_pid
 
-    def describe(self, sql: str, *, trust_not_null: bool = False) -> tuple[Column, ...]:
+    def describe(self, sql: str, *, parameters: int = 0, trust_not_null: bool = False) -> tuple[Column, ...]:
         """Parse one statement and return its result columns, without running it.
+
+        Parameters
+        ----------
+        sql : str
+        parameters : int
+            How many values will be given for ``$1`` ….
+        trust_not_null : bool
+            The statement reads one relation as it is: NOT NULL then holds for the result as well.
 
         Raises
         ------
         PostgresError
             PostgreSQL refuses the text: syntax, names, privileges, or more than one statement.
         RequestError
-            The statement returns no columns.
+            The statement returns no columns, or takes another number of parameters.
         """
         if "\0" in sql:
             raise RequestError("the statement contains a zero byte")
@@ -121,6 +129,8 @@ class Session:
             pgconn = self._connection.pgconn
             require_ok(pgconn.prepare(b"", sql.encode()))
             described = require_ok(pgconn.describe_prepared(b""))
+            if described.nparams != parameters:
+                raise RequestError(f"the statement takes {described.nparams} parameters, {parameters} were given")
             if described.nfields == 0:
                 raise RequestError("the statement returns no columns: only reading is served")
             return catalog.describe_result(

@@ -44,9 +44,7 @@ def test_content_is_reproducible(server: EmbeddedPostgres, name: str) -> None:
 def test_null_columns_have_their_share(server: EmbeddedPostgres) -> None:
     DATASETS["nulls"].fill(server.dsn(), ROWS)
     names = [column.name for column in null_columns()]
-    counts = sql.SQL(", ").join(
-        sql.SQL("count(*) - count({})").format(sql.Identifier(name)) for name in names
-    )
+    counts = sql.SQL(", ").join(sql.SQL("count(*) - count({})").format(sql.Identifier(name)) for name in names)
     (row,) = query(server, sql.SQL("SELECT {} FROM nulls").format(counts))
     assert row == tuple(ROWS * int(name.rpartition("_")[2]) // 100 for name in names)
 
@@ -61,8 +59,7 @@ def test_types_hold_every_edge_value(server: EmbeddedPostgres, kind: str) -> Non
         stored = [value for (value,) in connection.execute(text)]
         cast = sql.SQL("SELECT {}::{}::text")
         expected = [
-            connection.execute(cast.format(sql.Literal(literal), sql.SQL(kind))).fetchone()
-            for literal in literals
+            connection.execute(cast.format(sql.Literal(literal), sql.SQL(kind))).fetchone() for literal in literals
         ]
     assert [(value,) for value in stored] == expected
 
@@ -76,9 +73,7 @@ def test_unrepresentable_values_are_valid_in_postgresql(server: EmbeddedPostgres
 
 def test_wide_text_is_wide_and_not_ascii(server: EmbeddedPostgres) -> None:
     DATASETS["wide"].fill(server.dsn(), ROWS)
-    facts = sql.SQL(
-        "SELECT max(octet_length(t::text)) > 1500, bool_and(greek ~ '[^[:ascii:]]') FROM wide AS t"
-    )
+    facts = sql.SQL("SELECT max(octet_length(t::text)) > 1500, bool_and(greek ~ '[^[:ascii:]]') FROM wide AS t")
     assert query(server, facts) == [(True, True)]
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +20,9 @@ from demo import distribution, postgres
 from demo.cluster import Cluster
 from demo.distribution import Distribution, DistributionError, Owner, can_enter
 from demo.postgres import EmbeddedPostgres, PostgresError
+from tests.demo.processes import DEADLINE_S, await_death, family, runs
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 30.0
-
 START_AND_WAIT = """
 import sys
 from demo.postgres import EmbeddedPostgres
@@ -41,13 +39,6 @@ def answer(dsn: str, query: str) -> tuple[object, ...]:
         row = connection.execute(query.encode()).fetchone()
         assert row is not None
         return row
-
-
-def await_death(pid: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, f"process {pid} still runs"
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -92,9 +83,7 @@ def test_roles_and_database(server: EmbeddedPostgres) -> None:
     rolsuper = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
     assert answer(server.dsn(), rolsuper) == (False,)
     assert answer(server.dsn(user="postgres"), rolsuper) == (True,)
-    facts = (
-        "SELECT datdba::regrole::text, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'demo'"
-    )
+    facts = "SELECT datdba::regrole::text, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'demo'"
     assert answer(server.dsn(), facts) == ("pgflight", "UTF8")
     with server.connect() as connection:
         connection.execute("CREATE TABLE owned (a int)")
@@ -103,9 +92,7 @@ def test_roles_and_database(server: EmbeddedPostgres) -> None:
 
 def test_settings_are_ours_then_the_callers() -> None:
     with EmbeddedPostgres.start(settings={"work_mem": "7MB", "fsync": "on"}) as running:
-        shown = (
-            "SELECT current_setting('work_mem'), current_setting('fsync'), current_setting('max_connections')"
-        )
+        shown = "SELECT current_setting('work_mem'), current_setting('fsync'), current_setting('max_connections')"
         assert answer(running.dsn(), shown) == ("7MB", "on", "100")
 
 
@@ -123,7 +110,7 @@ def test_stop_leaves_nothing_and_may_be_repeated() -> None:
     pid = running.pid
     running.stop()
     running.stop()
-    assert not psutil.pid_exists(pid)
+    assert not runs(pid)
     assert not running.directory.exists()
     with pytest.raises(PostgresError, match="not running"):
         _ = running.pid
@@ -136,6 +123,14 @@ def test_persistent_cluster_keeps_its_data(open_directory: Path) -> None:
         assert answer(second.dsn(), "SELECT a FROM kept") == (42,)
     assert sorted(path.name for path in open_directory.iterdir()) == ["pgdata-18", "postgres.log"]
     assert not second.socket_directory.exists()
+
+
+def test_a_long_path_has_its_socket_elsewhere(open_directory: Path) -> None:
+    directory = open_directory / ("long" * 30)
+    with EmbeddedPostgres.start(directory) as running:
+        assert answer(running.dsn(unix=True), "SELECT 1") == (1,)
+        assert not running.socket_directory.is_relative_to(directory)
+    assert not running.socket_directory.exists()
 
 
 def test_a_cluster_in_use_is_refused(open_directory: Path) -> None:
@@ -188,16 +183,13 @@ def test_one_cluster_is_made_once_by_many(open_directory: Path) -> None:
 def test_killed_parent_leaves_no_postmaster() -> None:
     with another_process() as process:
         pid, directory = announced(process)
-        children = psutil.Process(pid).children(recursive=True)
+        postgres_processes = family(pid)
         process.kill()
-        for backend in [pid, *(child.pid for child in children)]:
-            await_death(backend)
+        await_death(postgres_processes)
     shutil.rmtree(directory)
 
 
-def test_failure_shows_the_log_and_leaves_nothing(
-    open_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_shows_the_log_and_leaves_nothing(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(open_directory))
     with pytest.raises(PostgresError, match='invalid value for parameter "shared_buffers": "nonsense"'):
         EmbeddedPostgres.start(settings={"shared_buffers": "nonsense"})

@@ -1,0 +1,5 @@
+"""`python -m pgflight`: the command line."""
+
+from pgflight.cli import main
+
+main()

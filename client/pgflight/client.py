@@ -1,0 +1,177 @@
+"""The client: queries and tables of one pgflight server, and what the server says about itself."""
+
+import json
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+from pyarrow import flight
+
+from pgflight import request
+from pgflight.connection import Connections, Settings, full_uri
+from pgflight.reader import Calls, Reader, known
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table that the server offers. The estimates are None where the server has none."""
+
+    schema_name: str | None
+    name: str
+    columns: pa.Schema
+    estimated_rows: int | None
+    estimated_bytes: int | None
+
+
+def connect(
+    uri: str,
+    *,
+    token: str | None = None,
+    tls_root_certs: bytes | str | PathLike[str] | None = None,
+    timeout_s: float | None = None,
+    headers: Mapping[str, str] | None = None,
+    **flight_options: Any,
+) -> "Client":
+    """Connect to a pgflight server. The connection is made by the first call.
+
+    Parameters
+    ----------
+    uri
+        ``grpc://host:port``, ``grpc+tls://host:port``, ``grpc+unix:///path`` or plain ``host:port``.
+    token
+        Sent as ``authorization: Bearer <token>``.
+    tls_root_certs
+        PEM certificates to trust: the bytes, or the path of a file. None: the system's.
+    timeout_s
+        Deadline of every call, in seconds; it covers the reading of a whole result. None: no deadline.
+    headers
+        Further headers for every call.
+    **flight_options
+        For ``pyarrow.flight.FlightClient``, such as ``cert_chain`` and ``private_key`` for mutual TLS.
+
+    Raises
+    ------
+    ValueError
+        The URI's scheme is unknown.
+    """
+    roots = tls_root_certs if isinstance(tls_root_certs, bytes | None) else Path(tls_root_certs)
+    settings = Settings(full_uri(uri), token, roots, timeout_s, headers or {}, flight_options)
+    return Client(Connections(settings))
+
+
+class Client:
+    """A connection to a server, made by :func:`connect`. Safe to share between threads.
+
+    Errors are pyarrow's own: ``pyarrow.flight.FlightError`` and ``pyarrow.ArrowInvalid``.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._open_calls: weakref.WeakSet[Calls] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def query(self, query: str, params: Sequence[object] | None = None, **options: object) -> Reader:
+        """Plan a query, or a whole table, and return its reader. No row is read yet.
+
+        Parameters
+        ----------
+        query
+            ``table``, ``schema.table`` (parts may be double-quoted), or else SQL.
+        params
+            Values for ``$1``, ``$2`` … of the SQL.
+        **options
+            Options of the server, such as ``profile="plain"`` or ``batch_bytes=1 << 20``; None means not given.
+            The server refuses those that it does not know.
+        """
+        return self._plan(request.query_descriptor(query, params, options))
+
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        **options: object,
+    ) -> Reader:
+        """Plan the reading of a table and return its reader. No row is read yet.
+
+        Parameters
+        ----------
+        name
+            ``table`` or ``schema.table``; parts may be double-quoted.
+        columns
+            Names of the columns wanted; None: all.
+        where
+            A condition in SQL.
+        limit
+            Most rows to read.
+        **options
+            Options of the server, as in :meth:`query`.
+        """
+        return self._plan(request.table_descriptor(name, columns, where, limit, options))
+
+    def schema(self, query: str, params: Sequence[object] | None = None, **options: object) -> pa.Schema:
+        """Return the Arrow schema that :meth:`query` with the same arguments would have."""
+        descriptor = request.query_descriptor(query, params, options)
+        return self._home.get_schema(descriptor, self._call_options()).schema
+
+    def tables(self, pattern: str | None = None) -> list[TableInfo]:
+        """List the tables, or those whose ``schema.name`` is ``LIKE`` a pattern such as ``public.%``."""
+        criteria = (pattern or "").encode()
+        return [_table_info(info) for info in self._home.list_flights(criteria, self._call_options())]
+
+    def info(self) -> dict[str, Any]:
+        """Return what the server says about itself."""
+        results = list(self._home.do_action(flight.Action("info", b""), self._call_options()))
+        facts: dict[str, Any] = json.loads(results[0].body.to_pybytes())
+        return facts
+
+    def close(self) -> None:
+        """Cancel every result that is being read, and close the connections."""
+        with self._lock:
+            open_calls = list(self._open_calls)
+        for calls in open_calls:
+            calls.cancel()
+        self._connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<pgflight.Client of {self._connections.settings.uri}>"
+
+    @property
+    def _home(self) -> flight.FlightClient:
+        return self._connections.home
+
+    def _call_options(self) -> flight.FlightCallOptions:
+        return self._connections.settings.call_options()
+
+    def _plan(self, descriptor: flight.FlightDescriptor) -> Reader:
+        info = self._home.get_flight_info(descriptor, self._call_options())
+        calls = Calls(info, self._connections.open)
+        with self._lock:
+            self._open_calls.add(calls)
+        return Reader(calls)
+
+
+def _table_info(info: flight.FlightInfo) -> TableInfo:
+    *schema, name = [part.decode() for part in info.descriptor.path]
+    return TableInfo(
+        schema_name=schema[0] if schema else None,
+        name=name,
+        columns=info.schema,
+        estimated_rows=known(info.total_records),
+        estimated_bytes=known(info.total_bytes),
+    )

@@ -1,0 +1,42 @@
+"""Read a statement through transport and kernels, without Flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from flight_server import statement
+from flight_server.pipeline import decode_reply
+from kernels import wire
+from kernels.backend import select_backend
+from kernels.decoder import Decoder
+from kernels.plan import TypePolicy, plan
+from transport.memory import RegionPool
+from transport.pool import ConnectionPool
+from transport.session import Session, SessionOptions
+
+
+def read(
+    pool: ConnectionPool,
+    memory: RegionPool,
+    sql: str,
+    *,
+    framing: str = "extended",
+    reader: str = "auto",
+    batch_bytes: int = 1 << 20,
+    policy: TypePolicy | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> pa.Table:
+    """Return the rows of a statement as a table."""
+    options = SessionOptions(block_bytes=batch_bytes, reader=reader)
+    with Session(pool, options) as session:
+        planned = plan(session.describe(sql), policy)
+        asked = statement.binary_request(statement.with_casts(sql, planned.casts), (), framing)
+        kind = wire.COPY_DATA if asked.copy else wire.DATA_ROW
+        decoder = Decoder(planned, select_backend(), memory.allocate, kind=kind, batch_bytes=batch_bytes)
+        reply = session.run(asked, memory.allocate, check)
+        batches = list(decode_reply(reply, decoder, asked))
+        for batch in batches:
+            batch.validate(full=True)
+        return pa.Table.from_batches(batches, planned.schema)
