@@ -20,7 +20,6 @@ from kernels.plan import Plan, plan
 from kernels.typing import Backend
 from transport.catalog import Table
 from transport.memory import RegionPool
-from transport.messages import Request
 from transport.pool import ConnectionPool
 from transport.reply import Reply
 from transport.session import Session, SessionOptions
@@ -181,7 +180,7 @@ class Pipeline:
                 reply = session.run(asked, self._memory.allocate, still_wanted)
                 call = call.bind(reader=session.reader_name, framing="copy" if asked.copy else "extended")
                 yield planned.schema
-                for batch in decode_reply(reply, decoder, asked):
+                for batch in decode_replies(reply, decoder, copy=asked.copy):
                     rows, received = decoder.rows, reply.received_bytes
                     yield batch
                 rows, received = decoder.rows, reply.received_bytes
@@ -224,16 +223,28 @@ def _framing(request: ReadRequest) -> str:
     return "extended" if request.params else request.options.framing
 
 
-def decode_reply(reply: Reply, decoder: Decoder, asked: Request) -> Iterator[pa.RecordBatch]:
-    """Turn a reply into batches, block by block, and prove that it was whole.
+def decode_replies(
+    reply: Reply, decoder: Decoder, *, copy: bool, on_complete: Callable[[], None] = lambda: None
+) -> Iterator[pa.RecordBatch]:
+    """Turn replies into batches, block by block, and prove each to be whole.
 
     A reply is whole when its chain of messages led to ReadyForQuery, CommandComplete was among them with the
     number of rows that were decoded, and a COPY ended with its trailer at a row boundary.
+
+    Parameters
+    ----------
+    reply : Reply
+        With at least one request sent.
+    decoder : Decoder
+    copy : bool
+        Whether the replies are COPY streams.
+    on_complete : callable
+        Called after each whole reply; it may send the next request.
     """
-    trailer = False
-    while reply.status is None:
+    rows, trailer = decoder.rows, False
+    while reply.outstanding:
         reply.fill()
-        while True:
+        while reply.outstanding:
             found = decoder.scan(reply.block, reply.begin, reply.end, reply.base)
             if found.rows:
                 yield decoder.decode(reply.block, found, reply.base)
@@ -241,12 +252,13 @@ def decode_reply(reply: Reply, decoder: Decoder, asked: Request) -> Iterator[pa.
             if found.reason == layout.SCAN_TRAILER:
                 trailer = True
             elif found.reason == layout.SCAN_MESSAGE:
-                reply.message()
-                if reply.status is not None:
-                    break
+                if reply.message():
+                    reply.require_complete(decoder.rows - rows, trailer=trailer if copy else None)
+                    rows, trailer = decoder.rows, False
+                    decoder.expect_header()
+                    on_complete()
             elif found.reason == layout.SCAN_MORE:
                 break
-    reply.require_complete(decoder.rows, trailer=trailer if asked.copy else None)
 
 
 def schema_digest(schema: pa.Schema) -> str:

@@ -81,7 +81,7 @@ class Decoder:
         self._backend = backend
         self._allocate = allocate
         self._kind = kind
-        self._header_pending = kind == wire.COPY_DATA
+        self._header_pending = False
         self._starts = np.zeros(self.rows_per_batch, np.uint32)
         self._ends = np.zeros(self.rows_per_batch, np.uint32)
         self._cursors = np.zeros(layout.TILE_ROWS, np.uint32)
@@ -89,6 +89,11 @@ class Decoder:
         self._sources = np.zeros((max(1, plan.varlen_columns), self.rows_per_batch), np.uint32)
         self._results = np.zeros((columns, layout.RESULT_WIDTH), np.int64)
         self._failure = np.zeros(layout.FAILURE_WIDTH, np.int64)
+        self.expect_header()
+
+    def expect_header(self) -> None:
+        """Begin a reply: a COPY starts with a header, glued to its first row."""
+        self._header_pending = self._kind == wire.COPY_DATA
 
     def scan(self, block: Uint8s, begin: int, end: int, base: int = 0) -> Scan:
         """Find up to `rows_per_batch` rows in ``block[begin:end]``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import struct
+from collections import deque
 from collections.abc import Iterator
 
 import psycopg
@@ -41,9 +42,17 @@ class LibpqReader:
         self._pgconn = connection.pgconn
         self._pending = b""
         self._messages: Iterator[bytes] = iter(())
+        self._waiting: deque[Request] = deque()
+        self._busy = False
 
     def send(self, request: Request) -> None:
-        """Hand the request to libpq."""
+        """Hand the request to libpq, at once or when the replies before it have ended."""
+        if self._busy:
+            self._waiting.append(request)
+        else:
+            self._start(request)
+
+    def _start(self, request: Request) -> None:
         try:
             if request.copy:
                 self._pgconn.send_query(request.sql.encode())
@@ -55,6 +64,7 @@ class LibpqReader:
                 select.select([], [self._pgconn.socket], [], WAIT_S)
         except psycopg.Error as failure:
             raise ConnectionLostError(f"PostgreSQL did not take the request: {failure}") from failure
+        self._busy = True
         self._messages = self._reply()
 
     def receive(self, view: memoryview) -> int:
@@ -63,7 +73,7 @@ class LibpqReader:
         try:
             while done < len(view):
                 if not self._pending:
-                    self._pending = next(self._messages, b"")
+                    self._pending = self._next_message()
                     if not self._pending:
                         break
                 count = min(len(self._pending), len(view) - done)
@@ -79,6 +89,16 @@ class LibpqReader:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _next_message(self) -> bytes:
+        """Return the next message, of the next request's reply where one has ended; empty to wait."""
+        message_bytes = next(self._messages, None)
+        if message_bytes is None:
+            self._busy = False
+            if self._waiting:
+                self._start(self._waiting.popleft())
+            return b""
+        return message_bytes
 
     def _reply(self) -> Iterator[bytes]:
         """Yield the reply message by message; an empty one where PostgreSQL makes us wait."""

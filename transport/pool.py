@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections import deque
 from dataclasses import dataclass
 
 import psycopg
 import psycopg_pool
 import structlog
 
-from kernels.errors import PgflightError
+from kernels.errors import OverloadedError
 from transport.catalog import Connection, TypeCache
 from transport.failures import translated
 from transport.libpq import destroy
@@ -48,6 +49,57 @@ class PoolOptions:
     idle_s: float = 300.0
 
 
+class Slots:
+    """Counts connections in use; a request takes all it needs at once, or waits its turn.
+
+    First come, first served: a request for many is not overtaken for ever by requests for one, and no request
+    holds some while it waits for more, so requests cannot block one another for good.
+
+    Parameters
+    ----------
+    count : int
+    max_waiting : int
+        Requests that may wait; more are refused at once.
+    """
+
+    def __init__(self, count: int, max_waiting: int) -> None:
+        self.count = count
+        self._free = count
+        self._max_waiting = max_waiting
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    def take(self, wanted: int, wait_s: float) -> None:
+        """Take `wanted` slots.
+
+        Raises
+        ------
+        OverloadedError
+            Too many wait already, or the turn did not come within `wait_s`.
+        """
+        turn = object()
+        deadline = time.monotonic() + wait_s
+        with self._changed:
+            if self._queue and len(self._queue) >= self._max_waiting:
+                raise OverloadedError("too many requests wait for a PostgreSQL connection")
+            self._queue.append(turn)
+            try:
+                if not self._changed.wait_for(
+                    lambda: self._queue[0] is turn and self._free >= wanted, deadline - time.monotonic()
+                ):
+                    raise OverloadedError(f"no PostgreSQL connection became free in {wait_s:g} s")
+                self._free -= wanted
+            finally:
+                self._queue.remove(turn)
+                self._changed.notify_all()
+
+    def give_back(self, number: int = 1) -> None:
+        """Return slots."""
+        with self._changed:
+            self._free += number
+            self._changed.notify_all()
+
+
 class ConnectionPool:
     """Connections to one database under one login.
 
@@ -59,15 +111,15 @@ class ConnectionPool:
     """
 
     def __init__(self, dsn: str, options: PoolOptions | None = None) -> None:
-        options = options or PoolOptions()
+        self._options = options or PoolOptions()
         self.types = TypeCache()
+        self._slots = Slots(self._options.max_connections, self._options.max_waiting)
         self._pool: psycopg_pool.ConnectionPool[Connection] = psycopg_pool.ConnectionPool(
             dsn,
             min_size=0,
-            max_size=options.max_connections,
-            max_waiting=options.max_waiting,
-            timeout=options.wait_s,
-            max_idle=options.idle_s,
+            max_size=self._options.max_connections,
+            timeout=self._options.wait_s,
+            max_idle=self._options.idle_s,
             kwargs={"autocommit": True, "prepare_threshold": None},
             configure=_configure,
             reset=_reset,
@@ -76,31 +128,38 @@ class ConnectionPool:
             name="pgflight",
         )
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Lend a connection outside any transaction; it is closed unless it comes back clean and idle."""
-        with translated():
-            connection = self._pool.getconn()
+    @property
+    def max_connections(self) -> int:
+        """Connections that can be taken at once."""
+        return self._slots.count
+
+    def take(self, count: int = 1) -> list[Connection]:
+        """Lend connections, all at once; each must come back through `give_back` or `discard`.
+
+        Raises
+        ------
+        OverloadedError
+            They did not become free in time.
+        ConnectionLostError
+            PostgreSQL cannot be reached.
+        """
+        self._slots.take(count, self._options.wait_s)
+        taken: list[Connection] = []
         try:
             with translated():
-                yield connection
-        except PgflightError:
-            self.give_back(connection)
-            raise
+                while len(taken) < count:
+                    taken.append(self._pool.getconn())
         except BaseException:
-            self.discard(connection)
+            self._slots.give_back(count - len(taken))
+            for connection in taken:
+                self.give_back(connection)
             raise
-        else:
-            self.give_back(connection)
-
-    def take(self) -> Connection:
-        """Lend a connection; it must come back through `give_back` or `discard`."""
-        with translated():
-            return self._pool.getconn()
+        return taken
 
     def give_back(self, connection: Connection) -> None:
-        """Return a connection whose protocol state is known; an open transaction is rolled back."""
+        """Return a connection whose protocol state is known and which is in no transaction."""
         self._pool.putconn(connection)
+        self._slots.give_back()
 
     def discard(self, connection: Connection) -> None:
         """Close a connection whose reply was not read to its end, and stop what its backend does."""
@@ -111,7 +170,7 @@ class ConnectionPool:
                 # Closing the socket below stops a backend that sends; the check interval one that computes.
                 log.info("cancel failed", error=str(failure))
             destroy(connection)
-        self._pool.putconn(connection)
+        self.give_back(connection)
 
     def close(self) -> None:
         """Close all connections that are not lent; lent ones are closed when they come back."""

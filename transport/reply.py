@@ -1,4 +1,4 @@
-"""One reply of PostgreSQL in one block of memory: fill it, walk past what is not a row, prove the end."""
+"""Replies of PostgreSQL in one block of memory: fill it, walk past what is not a row, prove each end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXPECTED = frozenset((COPY_OUT_RESPONSE, COPY_DONE, ROW_DESCRIPTION, PARSE_COMPL
 
 
 class Reply:
-    """The bytes of one reply, block by block.
+    """The bytes of one reply, or of several asked for one after the other, block by block.
 
     The rows between `begin` and `end` of `block` are the caller's to walk; it moves `begin` behind what it has
     used, calls `message` for a message that is not a row, and `fill` when it needs more.
@@ -78,11 +78,12 @@ class Reply:
         self.base = 0
         """Bytes of the reply before the block."""
         self.received_bytes = 0
-        self.copy_done = False
-        self.command_rows: int | None = None
-        self.command_complete = False
+        self.outstanding = 0
+        """Requests whose ReadyForQuery has not come yet."""
         self.status: str | None = None
-        """Transaction status of ReadyForQuery (``I``, ``T`` or ``E``); None until it came."""
+        """Transaction status of the last ReadyForQuery (``I``, ``T`` or ``E``); None before the first."""
+        self.command_rows: int | None = None
+        self._forget_command()
 
     @property
     def block(self) -> Uint8s:
@@ -90,7 +91,8 @@ class Reply:
         return self._region.array
 
     def send(self, request: Request) -> None:
-        """Send the request whose reply this is."""
+        """Send a request; its reply follows those of the requests sent before."""
+        self.outstanding += 1
         self._reader.send(request)
 
     def fill(self) -> None:
@@ -117,8 +119,13 @@ class Reply:
             if deadline is not None and (self._may_be_over() or time.monotonic() >= deadline):
                 return
 
-    def message(self) -> None:
+    def message(self) -> bool:
         """Read the message at `begin`, which is not a row, and move behind it.
+
+        Returns
+        -------
+        bool
+            Whether it was ReadyForQuery: the reply is over, and `require_complete` tells whether it is whole.
 
         Raises
         ------
@@ -146,9 +153,10 @@ class Reply:
             self.copy_done = True
         elif kind not in (PARAMETER_STATUS, NOTIFICATION_RESPONSE, *EXPECTED):
             raise DecodeError(f"unexpected message {chr(kind)!r} in the reply", offset=offset)
+        return kind == READY_FOR_QUERY
 
     def require_complete(self, rows: int, *, trailer: bool | None) -> None:
-        """Prove that the reply ended as a whole: CommandComplete, and as many rows as it claims.
+        """Prove that the reply that just ended is whole: CommandComplete, and as many rows as it claims.
 
         Parameters
         ----------
@@ -168,16 +176,23 @@ class Reply:
             raise DecodeError(f"PostgreSQL sent {self.command_rows} rows, {rows} were read")
         if trailer is not None and not (trailer and self.copy_done):
             raise DecodeError(f"COPY ended without its trailer after {rows} rows")
+        self._forget_command()
 
     def release(self) -> None:
-        """Give the connection back to libpq; only when `status` is known."""
+        """Give the connection back to libpq; only when nothing is outstanding."""
         self._reader.release()
 
     def close(self) -> None:
         """Drop the reader; the connection must be closed."""
         self._reader.close()
 
+    def _forget_command(self) -> None:
+        self.copy_done = False
+        self.command_rows = None
+        self.command_complete = False
+
     def _ready(self, payload: bytes) -> None:
+        self.outstanding -= 1
         self.status = payload.decode("ascii", "replace")
         if self._failure is not None:
             raise self._failure

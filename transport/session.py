@@ -64,11 +64,13 @@ class Session:
     last reply was read up to ReadyForQuery and libpq agrees about the transaction; else it is closed.
     """
 
-    def __init__(self, pool: ConnectionPool, options: SessionOptions) -> None:
+    def __init__(
+        self, pool: ConnectionPool, options: SessionOptions, connection: Connection | None = None
+    ) -> None:
         self._pool = pool
         self._options = options
         self._reply: Reply | None = None
-        self._connection: Connection = pool.take()
+        self._connection: Connection = connection or pool.take()[0]
         self.reader_name = ""
 
     def __enter__(self) -> Self:
@@ -163,7 +165,7 @@ class Session:
 
     def _settle(self, reply: Reply) -> bool:
         """Take the connection back from the reader; return whether it may be used again."""
-        if reply.status is None:
+        if reply.outstanding or reply.status is None:
             reply.close()
             return False
         reply.release()

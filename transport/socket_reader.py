@@ -43,7 +43,6 @@ class SocketReader:
     def send(self, request: Request) -> None:
         """Send the request, waiting for room in the socket as needed."""
         unsent = memoryview(request.encode())
-        self._received = 0
         while unsent:
             try:
                 unsent = unsent[self._socket.send(unsent) :]

@@ -32,7 +32,6 @@ class TlsReader(TcpReader):
     def send(self, request: Request) -> None:
         """Encrypt and send the request."""
         unsent = request.encode()
-        self._received = 0
         while unsent:
             self._openssl.ERR_clear_error()
             count = self._openssl.SSL_write(self._ssl, unsent, len(unsent))

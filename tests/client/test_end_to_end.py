@@ -9,12 +9,12 @@ import sys
 import uuid
 from pathlib import Path
 
+import pgflight
 import psycopg
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-import pgflight
 from tests.helpers.server import ServerProcess
 
 VALUES = """
@@ -76,7 +76,9 @@ def test_command_line(server: ServerProcess, table: str, tmp_path: Path) -> None
     )
     assert "one" in shown.stdout
     assert "ü" in shown.stdout
-    failed = subprocess.run([*command[:4], "select from where", *command[5:]], check=False, capture_output=True, text=True)
+    failed = subprocess.run(
+        [*command[:4], "select from where", *command[5:]], check=False, capture_output=True, text=True
+    )
     assert failed.returncode == 1
     assert "42601" in failed.stderr
     assert "Traceback" not in failed.stderr

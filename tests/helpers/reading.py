@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.pipeline import decode_reply
+from flight_server.pipeline import decode_replies
 from kernels import wire
 from kernels.backend import select_backend
 from kernels.decoder import Decoder
@@ -36,7 +36,7 @@ def read(
         kind = wire.COPY_DATA if asked.copy else wire.DATA_ROW
         decoder = Decoder(planned, select_backend(), memory.allocate, kind=kind, batch_bytes=batch_bytes)
         reply = session.run(asked, memory.allocate, check)
-        batches = list(decode_reply(reply, decoder, asked))
+        batches = list(decode_replies(reply, decoder, copy=asked.copy))
         for batch in batches:
             batch.validate(full=True)
         return pa.Table.from_batches(batches, planned.schema)
