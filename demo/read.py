@@ -7,14 +7,14 @@ from typing import Annotated
 
 import pyarrow as pa
 import typer
-from pgflight import connect
-from pgflight.console import fail
-from pgflight.text import rows as rows_as_text
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from demo import report
 from demo.report import Figures
+from pgflight import connect
+from pgflight.console import fail
+from pgflight.text import rows as rows_as_text
 
 # Figures may go to a pipe: everything for human eyes goes to stderr.
 console = Console(stderr=True, highlight=False)

@@ -47,6 +47,7 @@ def serve(
     signing_key_file: Annotated[Path | None, typer.Option(help=_help("signing_key_file"))] = None,
     ticket_lifetime_s: Annotated[float | None, typer.Option(help=_help("ticket_lifetime_s"))] = None,
     max_connections: Annotated[int | None, typer.Option(help=_help("max_connections"))] = None,
+    max_streams: Annotated[int | None, typer.Option(help=_help("max_streams"))] = None,
     max_waiting: Annotated[int | None, typer.Option(help=_help("max_waiting"))] = None,
     connection_wait_s: Annotated[float | None, typer.Option(help=_help("connection_wait_s"))] = None,
     memory_mib: Annotated[int | None, typer.Option(help=_help("memory_mib"))] = None,

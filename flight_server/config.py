@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     signing_key_file: Path | None = Field(None, description="File that holds the signing key.")
     ticket_lifetime_s: float = Field(900.0, gt=0, description="How long a ticket is good for.")
     max_connections: int = Field(16, ge=1, le=10_000, description="PostgreSQL connections at most.")
+    max_streams: int = Field(
+        4, ge=1, le=1024, description="Sessions that one read uses at most unless it asks for more."
+    )
     max_waiting: int = Field(256, ge=0, description="Requests that may wait for a connection.")
     connection_wait_s: float = Field(30.0, ge=0, description="How long a request waits for a connection.")
     memory_mib: int = Field(384, ge=16, description="Memory for blocks and batches, all streams together.")

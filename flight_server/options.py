@@ -63,11 +63,11 @@ class ReadOptions:
     reader : {"auto", "libpq"}
         The fastest way to read the connection, or the way that always works.
     streams : int
-        COPY streams inside one endpoint; 0 for auto.  This version reads one.
+        Sessions that read in parallel, under one snapshot; 0 for auto.  What cannot be split is read by one.
     endpoints : int
         Endpoints wanted at most.
     ordered : bool
-        Rows in the order of the statement: always so with one stream.
+        Rows of parallel streams in the order of the table's pages, not as they arrive.
     batch_bytes : int
         Target size of a record batch, in bytes.  A row larger than that travels alone.
     timeout_s : float
@@ -173,9 +173,4 @@ def _number(name: str, value: Any, low: float, high: float, *, whole: bool = Fal
 
 
 def _streams(value: Any) -> int:
-    if value == "auto":
-        return 0
-    count = int(_number("streams", value, 1, 1024, whole=True))
-    if count > 1:
-        raise RequestError(f"option streams={count} is not supported: this server reads one stream; use auto or 1")
-    return count
+    return 0 if value == "auto" else int(_number("streams", value, 1, 1024, whole=True))

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import structlog
 
 from flight_server import statement
+from flight_server.parallel import ParallelRead
+from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
+from flight_server.split import Division, divide
 from flight_server.telemetry import query_digest
-from kernels import layout, wire
+from kernels import wire
+from kernels.column import Column
 from kernels.decoder import Decoder
-from kernels.errors import CancelledError, DeadlineError, PostgresError, TicketError
+from kernels.errors import DeadlineError, PostgresError, TicketError
 from kernels.plan import Plan, plan
 from kernels.typing import Backend
-from transport.catalog import Table
+from transport.catalog import Connection, Table
 from transport.memory import RegionPool
 from transport.pool import ConnectionPool
-from transport.reply import Reply
 from transport.session import Session, SessionOptions
 
 log = structlog.get_logger("pgflight.stream")
 
+MAX_ATTEMPTS = 5
+"""How often a read begins anew because DDL got between its snapshot and its locks."""
 QUERY_CANCELED = "57014"
 Check = Callable[[], None]
 
@@ -39,11 +47,18 @@ class Preview:
     schema : Schema
     estimated_rows, estimated_bytes : int
         -1 when unknown.
+    streams, parts : int
+        How many sessions would read it now, and in how many parts.
+    why : str
+        Why so many.
     """
 
     schema: pa.Schema
     estimated_rows: int = -1
     estimated_bytes: int = -1
+    streams: int = 1
+    parts: int = 1
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +73,15 @@ class Limits:
     lock_timeout_s : float
         0 for none.
     reader : str
+    max_streams : int
+        Sessions that one read uses at most unless it asks for more.
     """
 
     max_row_bytes: int = 128 << 20
     statement_timeout_s: float = 0.0
     lock_timeout_s: float = 30.0
     reader: str = "auto"
+    max_streams: int = 4
 
 
 class Pipeline:
@@ -90,13 +108,20 @@ class Pipeline:
     def preview(self, request: ReadRequest) -> Preview:
         """Describe a read: schema and estimates; nothing is executed."""
         with self._session(request) as session:
-            planned = _plan(session, request)
-            if request.table is None:
-                return Preview(planned.schema)
-            rows, size = session.estimate(statement.relation(request.table))
-        if not request.is_whole_relation:
+            columns = _describe(session, request)
+            planned = plan(columns, request.options.types)
             rows = size = -1
-        return Preview(planned.schema, rows, size if request.columns is None else -1)
+            if request.table is not None and request.is_whole_relation:
+                rows, size = session.estimate(statement.relation(request.table))
+            division = divide(session, request, columns, self._streams(request))
+        return Preview(
+            planned.schema,
+            rows,
+            size if request.columns is None else -1,
+            division.streams,
+            max(1, len(division.parts)),
+            division.why,
+        )
 
     def tables(self, pattern: str) -> list[tuple[Table, pa.Schema]]:
         """Return the relations whose ``schema.name`` is LIKE `pattern`, with their schemas."""
@@ -132,86 +157,162 @@ class Pipeline:
         schema = next(steps)
         return schema, steps
 
-    def _session(self, request: ReadRequest) -> Session:
+    def _streams(self, request: ReadRequest) -> int:
+        """Return how many sessions a read may use."""
+        wanted = request.options.streams or min(self._limits.max_streams, os.cpu_count() or 1)
+        return min(wanted, self._pool.max_connections)
+
+    def _session_options(self, request: ReadRequest) -> SessionOptions:
         limits, options = self._limits, request.options
-        return Session(
-            self._pool,
-            SessionOptions(
-                block_bytes=options.batch_bytes,
-                max_row_bytes=max(limits.max_row_bytes, options.batch_bytes),
-                statement_timeout_s=self._timeout_s(request) or None,
-                lock_timeout_s=limits.lock_timeout_s,
-                reader=limits.reader if options.reader == "auto" else options.reader,
-            ),
+        return SessionOptions(
+            block_bytes=options.batch_bytes,
+            max_row_bytes=max(limits.max_row_bytes, options.batch_bytes),
+            statement_timeout_s=self._timeout_s(request) or None,
+            lock_timeout_s=limits.lock_timeout_s,
+            reader=limits.reader if options.reader == "auto" else options.reader,
         )
+
+    def _session(self, request: ReadRequest, connection: Connection | None = None) -> Session:
+        return Session(self._pool, self._session_options(request), connection=connection)
 
     def _timeout_s(self, request: ReadRequest) -> float:
         given = [value for value in (request.options.timeout_s, self._limits.statement_timeout_s) if value]
         return min(given, default=0.0)
 
-    def _steps(self, request: ReadRequest, check: Check, expected_digest: str | None) -> Iterator[pa.Schema]:
-        started = time.monotonic()
-        timeout_s = self._timeout_s(request)
-        text = statement.select(request)
-        call = log.bind(query=query_digest(text))
-        rows = received = 0
-        outcome = "abandoned"
+    def _steps(self, request: ReadRequest, check: Check, expected_digest: str | None) -> Iterator[Any]:
+        """Yield the schema, then the batches; log one line when it is over."""
+        tally = _Tally(query_digest(statement.select(request)), self._timeout_s(request))
 
         def still_wanted() -> None:
             check()
-            if timeout_s and time.monotonic() - started > timeout_s:
-                raise DeadlineError(f"the read took longer than {timeout_s:g} s")
+            tally.require_time()
 
         try:
-            with self._session(request) as session:
-                call = call.bind(backend_pid=session.backend_pid)
-                planned = _plan(session, request)
-                _require_schema(planned, expected_digest)
-                asked = statement.binary_request(
-                    statement.with_casts(text, planned.casts), request.params, _framing(request)
-                )
-                decoder = Decoder(
-                    planned,
-                    self._backend,
-                    self._memory.allocate,
-                    kind=wire.COPY_DATA if asked.copy else wire.DATA_ROW,
-                    batch_bytes=request.options.batch_bytes,
-                )
-                reply = session.run(asked, self._memory.allocate, still_wanted)
-                call = call.bind(reader=session.reader_name, framing="copy" if asked.copy else "extended")
-                yield planned.schema
-                for batch in decode_replies(reply, decoder, copy=asked.copy):
-                    rows, received = decoder.rows, reply.received_bytes
-                    yield batch
-                rows, received = decoder.rows, reply.received_bytes
-            outcome = "complete"
+            yield from self._read(request, still_wanted, expected_digest, tally)
+            tally.outcome = "complete"
         except PostgresError as failure:
-            outcome = failure.sqlstate
-            if failure.sqlstate == QUERY_CANCELED and timeout_s:
-                raise DeadlineError(f"the read took longer than {timeout_s:g} s") from failure
-            raise
-        except CancelledError:
-            outcome = "cancelled"
+            tally.outcome = failure.sqlstate
+            if failure.sqlstate == QUERY_CANCELED:
+                tally.require_time()
             raise
         except Exception as failure:
-            outcome = type(failure).__name__
+            tally.outcome = type(failure).__name__
             raise
         finally:
-            call.info(
-                "read",
-                outcome=outcome,
-                rows=rows,
-                wire_bytes=received,
-                seconds=round(time.monotonic() - started, 6),
-            )
+            tally.log()
+
+    def _read(
+        self, request: ReadRequest, check: Check, expected_digest: str | None, tally: _Tally
+    ) -> Iterator[Any]:
+        with ExitStack() as stack:
+            # Streams asked for by number are taken at once, before anything is held; "auto" takes what is free.
+            spare = self._pool.take(max(1, min(request.options.streams, self._pool.max_connections)))
+            stack.callback(self._give_back, spare)
+            session = stack.enter_context(self._session(request, spare.pop()))
+            for _ in range(MAX_ATTEMPTS):
+                columns = _describe(session, request)
+                planned = plan(columns, request.options.types)
+                division = divide(session, request, columns, self._streams(request))
+                if not session.rewritten():
+                    break
+                session.restart()  # DDL came between snapshot and lock; now the lock is held until it is read
+            _require_schema(planned, expected_digest)
+            tally.facts |= {"backend_pid": session.backend_pid, "why": division.why}
+            yield planned.schema
+            if division.parts:
+                yield from self._read_parts(request, planned, division, session, spare, check, tally)
+            else:
+                self._give_back(spare)
+                yield from self._read_whole(request, planned, session, check, tally)
+            session.require_unwritten()
+
+    def _read_whole(
+        self, request: ReadRequest, planned: Plan, session: Session, check: Check, tally: _Tally
+    ) -> Iterator[pa.RecordBatch]:
+        text = statement.with_casts(statement.select(request), planned.casts)
+        asked = statement.binary_request(text, request.params, _framing(request))
+        decoder = Decoder(
+            planned,
+            self._backend,
+            self._memory.allocate,
+            kind=wire.COPY_DATA if asked.copy else wire.DATA_ROW,
+            batch_bytes=request.options.batch_bytes,
+        )
+        reply = session.run(asked, self._memory.allocate, check)
+        tally.facts |= {"reader": session.reader_name, "framing": "copy" if asked.copy else "extended"}
+        for batch in decode_replies(reply, decoder, copy=asked.copy):
+            tally.rows, tally.wire_bytes = decoder.rows, reply.received_bytes
+            yield batch
+        tally.wire_bytes = reply.received_bytes
+        session.finish()
+
+    def _read_parts(
+        self,
+        request: ReadRequest,
+        planned: Plan,
+        division: Division,
+        session: Session,
+        spare: list[Connection],
+        check: Check,
+        tally: _Tally,
+    ) -> Iterator[pa.RecordBatch]:
+        read = ParallelRead(
+            self._pool,
+            self._memory,
+            self._backend,
+            self._session_options(request),
+            planned,
+            division,
+            ordered=request.options.ordered,
+            batch_bytes=request.options.batch_bytes,
+        )
+        for batch in read.batches(session, spare, check):
+            tally.rows += batch.num_rows
+            yield batch
+        session.finish()
+        tally.wire_bytes = read.received_bytes
+        tally.facts |= {"reader": session.reader_name, "streams": read.streams, "parts": len(division.parts)}
+
+    def _give_back(self, connections: list[Connection]) -> None:
+        while connections:
+            self._pool.give_back(connections.pop())
 
 
-def _plan(session: Session, request: ReadRequest) -> Plan:
-    """Describe the request's statement and decide how its rows are decoded."""
-    columns = session.describe(
+@dataclass(slots=True)
+class _Tally:
+    """What one read amounts to, for its line in the log."""
+
+    query: str
+    timeout_s: float
+    started: float = field(default_factory=time.monotonic)
+    rows: int = 0
+    wire_bytes: int = 0
+    outcome: str = "abandoned"
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def require_time(self) -> None:
+        """Raise when the read's time is over."""
+        if self.timeout_s and time.monotonic() - self.started > self.timeout_s:
+            raise DeadlineError(f"the read took longer than {self.timeout_s:g} s")
+
+    def log(self) -> None:
+        """Write the line."""
+        log.info(
+            "read",
+            query=self.query,
+            outcome=self.outcome,
+            rows=self.rows,
+            wire_bytes=self.wire_bytes,
+            seconds=round(time.monotonic() - self.started, 6),
+            **self.facts,
+        )
+
+
+def _describe(session: Session, request: ReadRequest) -> tuple[Column, ...]:
+    """Describe the request's statement; a relation read as it is keeps its NOT NULLs."""
+    return session.describe(
         statement.select(request), parameters=len(request.params), trust_not_null=request.table is not None
     )
-    return plan(columns, request.options.types)
 
 
 def _require_schema(planned: Plan, digest: str | None) -> None:
@@ -221,44 +322,6 @@ def _require_schema(planned: Plan, digest: str | None) -> None:
 
 def _framing(request: ReadRequest) -> str:
     return "extended" if request.params else request.options.framing
-
-
-def decode_replies(
-    reply: Reply, decoder: Decoder, *, copy: bool, on_complete: Callable[[], None] = lambda: None
-) -> Iterator[pa.RecordBatch]:
-    """Turn replies into batches, block by block, and prove each to be whole.
-
-    A reply is whole when its chain of messages led to ReadyForQuery, CommandComplete was among them with the
-    number of rows that were decoded, and a COPY ended with its trailer at a row boundary.
-
-    Parameters
-    ----------
-    reply : Reply
-        With at least one request sent.
-    decoder : Decoder
-    copy : bool
-        Whether the replies are COPY streams.
-    on_complete : callable
-        Called after each whole reply; it may send the next request.
-    """
-    rows, trailer = decoder.rows, False
-    while reply.outstanding:
-        reply.fill()
-        while reply.outstanding:
-            found = decoder.scan(reply.block, reply.begin, reply.end, reply.base)
-            if found.rows:
-                yield decoder.decode(reply.block, found, reply.base)
-            reply.begin = found.position
-            if found.reason == layout.SCAN_TRAILER:
-                trailer = True
-            elif found.reason == layout.SCAN_MESSAGE:
-                if reply.message():
-                    reply.require_complete(decoder.rows - rows, trailer=trailer if copy else None)
-                    rows, trailer = decoder.rows, False
-                    decoder.expect_header()
-                    on_complete()
-            elif found.reason == layout.SCAN_MORE:
-                break
 
 
 def schema_digest(schema: pa.Schema) -> str:

@@ -194,6 +194,8 @@ class FlightServer(flight.FlightServerBase):
             [flight.FlightEndpoint(sealed, [])],
             preview.estimated_rows,
             preview.estimated_bytes,
+            False,
+            json.dumps({"streams": preview.streams, "parts": preview.parts, "why": preview.why}),
         )
 
 

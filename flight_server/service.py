@@ -140,6 +140,7 @@ def _limits(settings: Settings) -> Limits:
         statement_timeout_s=settings.statement_timeout_s,
         lock_timeout_s=settings.lock_timeout_s,
         reader=settings.reader,
+        max_streams=settings.max_streams,
     )
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import sqlglot
+from sqlglot import TokenType
+from sqlglot.errors import SqlglotError
+
 from flight_server.request import ReadRequest
 from transport.messages import Request
 
@@ -32,6 +36,21 @@ def select(request: ReadRequest) -> str:
     return text
 
 
+def bare(text: str) -> str:
+    """Return a statement without its closing semicolon and what follows that, so that it can be enclosed.
+
+    PostgreSQL has accepted the whole text as one statement, so only comments and semicolons can follow.
+    """
+    if ";" not in text:
+        return text
+    try:
+        tokens = sqlglot.tokenize(text, dialect="postgres")
+    except SqlglotError:
+        return text.rstrip().removesuffix(";")
+    closing = next((token for token in tokens if token.token_type == TokenType.SEMICOLON), None)
+    return text if closing is None else text[: closing.start]
+
+
 def with_casts(text: str, casts: Sequence[str | None]) -> str:
     """Wrap a statement so that columns without a binary form of their own are cast by PostgreSQL.
 
@@ -43,8 +62,7 @@ def with_casts(text: str, casts: Sequence[str | None]) -> str:
     chosen = ", ".join(
         f"q.{name}::pg_catalog.{cast}" if cast else f"q.{name}" for name, cast in zip(names, casts, strict=True)
     )
-    inner = text.rstrip().removesuffix(";")
-    return f"SELECT {chosen} FROM (\n{inner}\n) AS q({', '.join(names)})"  # noqa: S608 (parsed alone before)
+    return f"SELECT {chosen} FROM (\n{bare(text)}\n) AS q({', '.join(names)})"  # noqa: S608 (parsed alone before)
 
 
 def binary_request(text: str, params: Sequence[str | None], framing: str) -> Request:
@@ -56,4 +74,4 @@ def binary_request(text: str, params: Sequence[str | None], framing: str) -> Req
     if framing != "copy":
         return Request(text, copy=False, parameters=params)
     # The newline keeps a trailing comment from swallowing the bracket; the text was parsed alone before.
-    return Request(f"COPY (\n{text.rstrip().removesuffix(';')}\n) TO STDOUT (FORMAT BINARY)", copy=True)
+    return Request(f"COPY (\n{bare(text)}\n) TO STDOUT (FORMAT BINARY)", copy=True)

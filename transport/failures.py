@@ -36,9 +36,14 @@ def from_psycopg(failure: psycopg.Error) -> PostgresError | ConnectionLostError:
     text = " ".join((failure.diag.message_primary or str(failure) or type(failure).__name__).split())
     if failure.sqlstate is None:
         return ConnectionLostError(f"PostgreSQL cannot be reached: {text}")
-    if failure.sqlstate.startswith(LOST_CLASSES):
-        return ConnectionLostError(f"PostgreSQL closed the connection: {text} [SQLSTATE {failure.sqlstate}]")
-    return PostgresError(text, failure.sqlstate)
+    return lost_or_refused(PostgresError(text, failure.sqlstate))
+
+
+def lost_or_refused(error: PostgresError) -> PostgresError | ConnectionLostError:
+    """Tell an error after which the connection is gone from one after which it is not."""
+    if error.sqlstate.startswith(LOST_CLASSES):
+        return ConnectionLostError(f"PostgreSQL closed the connection: {error}")
+    return error
 
 
 def require_ok(result: abc.PGresult) -> abc.PGresult:
@@ -55,7 +60,6 @@ def require_ok(result: abc.PGresult) -> abc.PGresult:
     known = {key: result.error_field(field) for key, field in parts.items()}
     if known["C"] is None:
         raise ConnectionLostError(f"PostgreSQL closed the connection: {result.get_error_message()}")
-    error = messages.error({key: value.decode("utf-8", "replace") for key, value in known.items() if value})
-    if error.sqlstate.startswith(LOST_CLASSES):
-        raise ConnectionLostError(str(error))
-    raise error
+    raise lost_or_refused(
+        messages.error({key: value.decode("utf-8", "replace") for key, value in known.items() if value})
+    )

@@ -16,30 +16,31 @@ MAPS = Path("/proc/self/maps")
 
 
 @functools.cache
-def _loaded(pattern: str) -> ctypes.CDLL | None:
-    """Open the shared library that this process has already mapped: the same one psycopg uses, not another."""
+def library() -> ctypes.CDLL | None:
+    """Return the libpq that this process has mapped, and none other.
+
+    None where it cannot be told (no /proc, or two of them): the fallback reader then serves.
+    """
     if not MAPS.exists():
         return None
-    for line in MAPS.read_text().splitlines():
-        path = line.partition("/")[2]
-        if path and re.match(pattern, path.rsplit("/", 1)[-1]):
-            return ctypes.CDLL("/" + path)
-    return None
-
-
-def library() -> ctypes.CDLL | None:
-    """Return the loaded libpq, or None where it cannot be found (then the fallback reader serves)."""
-    return _loaded(r"libpq[-.].*so")
+    paths = {"/" + line.partition("/")[2] for line in MAPS.read_text().splitlines() if "/" in line}
+    found = [path for path in paths if re.match(r"libpq[-.].*so", path.rsplit("/", 1)[-1])]
+    return ctypes.CDLL(found[0]) if len(found) == 1 else None
 
 
 def openssl() -> ctypes.CDLL | None:
-    """Return the OpenSSL that this libpq uses, or None."""
-    libssl = _loaded(r"libssl[-.].*so")
-    if libssl is not None:
-        libssl.SSL_read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-        libssl.SSL_write.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-        libssl.SSL_get_error.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    return libssl
+    """Return the OpenSSL that this libpq uses, or None.
+
+    Its functions are looked up through libpq's handle, which searches libpq's own dependencies: the process may
+    have mapped a second OpenSSL, Python's, and that must never touch libpq's objects.
+    """
+    libpq = library()
+    if libpq is None or not hasattr(libpq, "SSL_read"):
+        return None
+    libpq.SSL_read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    libpq.SSL_write.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    libpq.SSL_get_error.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    return libpq
 
 
 def gss_encrypted(connection: psycopg.Connection[object]) -> bool:

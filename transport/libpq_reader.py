@@ -117,6 +117,8 @@ class LibpqReader:
                 yield message(b"C", (result.command_status or b"") + b"\0")
             else:
                 yield message(b"E", _error_fields(result))
+        encoding = self._pgconn.parameter_status(b"client_encoding") or b""
+        yield message(b"S", b"client_encoding\0" + encoding + b"\0")
         letter = TRANSACTION_LETTERS.get(pq.TransactionStatus(self._pgconn.transaction_status))
         if letter is None:
             raise ConnectionLostError("PostgreSQL closed the connection in the middle of a reply")

@@ -86,7 +86,7 @@ class RegionPool:
             self._lent_bytes -= base.size
             self._kept_bytes += base.size
             self._free[base.size].append(base)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def trim(self) -> None:
         """Return all memory that is not on loan to the operating system."""

@@ -77,7 +77,7 @@ def _parameters(values: Sequence[str | None]) -> bytes:
 def fields(payload: bytes) -> dict[str, str]:
     """Split the payload of an ErrorResponse or NoticeResponse into its fields, by field type."""
     parts = payload.split(b"\0")
-    return {part[:1].decode(): part[1:].decode("utf-8", "replace") for part in parts if part}
+    return {chr(part[0]): part[1:].decode("utf-8", "replace") for part in parts if part}
 
 
 def error(parts: dict[str, str]) -> PostgresError:

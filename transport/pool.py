@@ -93,6 +93,13 @@ class Slots:
                 self._queue.remove(turn)
                 self._changed.notify_all()
 
+    def take_free(self, wanted: int) -> int:
+        """Take up to `wanted` slots that nobody waits for, without waiting; return how many."""
+        with self._changed:
+            taken = 0 if self._queue else min(wanted, self._free)
+            self._free -= taken
+            return taken
+
     def give_back(self, number: int = 1) -> None:
         """Return slots."""
         with self._changed:
@@ -144,6 +151,14 @@ class ConnectionPool:
             PostgreSQL cannot be reached.
         """
         self._slots.take(count, self._options.wait_s)
+        return self._open(count)
+
+    def take_free(self, count: int) -> list[Connection]:
+        """Lend up to `count` connections that nobody waits for: a read that holds some never waits for more."""
+        return self._open(self._slots.take_free(count))
+
+    def _open(self, count: int) -> list[Connection]:
+        """Open as many connections as slots were taken."""
         taken: list[Connection] = []
         try:
             with translated():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import numpy as np
 import structlog
@@ -11,6 +12,7 @@ import structlog
 from kernels.errors import ConnectionLostError, DecodeError, OverloadedError, PostgresError
 from kernels.typing import Allocate, Region, Uint8s
 from transport import messages
+from transport.failures import lost_or_refused
 from transport.messages import (
     BIND_COMPLETE,
     COMMAND_COMPLETE,
@@ -92,13 +94,13 @@ class Reply:
 
     def send(self, request: Request) -> None:
         """Send a request; its reply follows those of the requests sent before."""
-        self.outstanding += 1
+        self.outstanding += 1  # first: what was sent in part must be read, or the connection closed
         self._reader.send(request)
 
     def fill(self) -> None:
         """Move what is left to the front and receive more: a full block, or what comes in 50 ms, or the end."""
         if self._lost is not None:
-            raise self._failure or self._lost
+            self._raise(self._lost)
         self._make_room()
         view = memoryview(self.block.data)
         deadline: float | None = None
@@ -151,7 +153,9 @@ class Reply:
             log.info("notice", severity=parts.get("S"), sqlstate=parts.get("C"), message=parts.get("M"))
         elif kind == COPY_DONE:
             self.copy_done = True
-        elif kind not in (PARAMETER_STATUS, NOTIFICATION_RESPONSE, *EXPECTED):
+        elif kind == PARAMETER_STATUS:
+            self._parameter(payload)
+        elif kind not in (NOTIFICATION_RESPONSE, *EXPECTED):
             raise DecodeError(f"unexpected message {chr(kind)!r} in the reply", offset=offset)
         return kind == READY_FOR_QUERY
 
@@ -186,6 +190,19 @@ class Reply:
         """Drop the reader; the connection must be closed."""
         self._reader.close()
 
+    def _parameter(self, payload: bytes) -> None:
+        """Notice that the statement changed the encoding its text came in.
+
+        PostgreSQL reports that only once the rows are sent.  A statement that changes it and changes it back is
+        not reported at all; that its bytes are still valid UTF-8 is all that can be checked then.
+        """
+        name, _, value = payload.rstrip(b"\0").partition(b"\0")
+        if name == b"client_encoding" and value.upper() not in (b"UTF8", b"UTF-8"):
+            encoding = value.decode("utf-8", "replace")
+            self._failure = self._failure or PostgresError(
+                f"the statement changed client_encoding to {encoding}: its text cannot be trusted", "22021"
+            )
+
     def _forget_command(self) -> None:
         self.copy_done = False
         self.command_rows = None
@@ -195,7 +212,12 @@ class Reply:
         self.outstanding -= 1
         self.status = payload.decode("ascii", "replace")
         if self._failure is not None:
-            raise self._failure
+            self._raise(self._failure)
+
+    def _raise(self, failure: PostgresError | ConnectionLostError) -> NoReturn:
+        """Raise what was found, and let go of it: through its traceback it would keep this block alive."""
+        reported, self._failure, self._lost = self._failure, None, None
+        raise lost_or_refused(reported) if reported is not None else failure
 
     def _may_be_over(self) -> bool:
         """Tell whether the last bytes look like ReadyForQuery: a hint to stop waiting, never a proof."""

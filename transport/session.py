@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 import psycopg
 import structlog
 from psycopg import pq
 
 from kernels.column import Column
-from kernels.errors import RequestError
+from kernels.errors import DecodeError, OverloadedError, RequestError
 from kernels.typing import Allocate
-from transport import catalog
+from transport import catalog, partition
 from transport.catalog import Connection, Table
 from transport.failures import require_ok, translated
 from transport.messages import Request
+from transport.partition import Leaf
 from transport.pool import ConnectionPool
 from transport.reader import open_reader
 from transport.reply import Reply
@@ -27,8 +30,10 @@ log = structlog.get_logger("pgflight.transport")
 # The second statement takes the snapshot: from then on READ ONLY cannot be undone from within a query.
 BEGIN_SQL = """
 begin isolation level repeatable read read only;
+{snapshot}
 select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true)
 """
+SNAPSHOT_ID = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 STATUS_LETTERS = {pq.TransactionStatus.INTRANS: "T", pq.TransactionStatus.INERROR: "E"}
 
 
@@ -60,29 +65,38 @@ class SessionOptions:
 class Session:
     """A connection of the pool inside ``BEGIN … READ ONLY``, used by one thread.
 
+    Parameters
+    ----------
+    pool : ConnectionPool
+    options : SessionOptions
+    connection : Connection, optional
+        One that was taken from the pool; by default the session takes one.
+    snapshot : str, optional
+        An exported snapshot to read, whose exporter must still be in its transaction.
+
     Leaving the context always ends the transaction by ROLLBACK.  The connection returns to the pool only if its
     last reply was read up to ReadyForQuery and libpq agrees about the transaction; else it is closed.
     """
 
     def __init__(
-        self, pool: ConnectionPool, options: SessionOptions, connection: Connection | None = None
+        self,
+        pool: ConnectionPool,
+        options: SessionOptions,
+        *,
+        connection: Connection | None = None,
+        snapshot: str | None = None,
     ) -> None:
         self._pool = pool
         self._options = options
         self._reply: Reply | None = None
+        self._snapshot = snapshot
         self._connection: Connection = connection or pool.take()[0]
         self.reader_name = ""
 
     def __enter__(self) -> Self:
-        timeout_s = self._options.statement_timeout_s
         try:
             with translated():
-                self._connection.execute(
-                    BEGIN_SQL.format(
-                        statement_ms=0 if timeout_s is None else max(1, int(timeout_s * 1000)),
-                        lock_ms=int(self._options.lock_timeout_s * 1000),
-                    ).encode()
-                )
+                self._begin()
         except BaseException:
             self._pool.discard(self._connection)
             raise
@@ -101,6 +115,16 @@ class Session:
             self._pool.discard(self._connection)
             return
         self._pool.give_back(self._connection)
+
+    def _begin(self) -> None:
+        timeout_s = self._options.statement_timeout_s
+        self._connection.execute(
+            BEGIN_SQL.format(
+                statement_ms=0 if timeout_s is None else max(1, int(timeout_s * 1000)),
+                lock_ms=int(self._options.lock_timeout_s * 1000),
+                snapshot=_import_sql(self._snapshot),
+            ).encode()
+        )
 
     @property
     def backend_pid(self) -> int:
@@ -149,26 +173,114 @@ class Session:
         with translated():
             return catalog.estimate(self._connection, relation)
 
+    def leaves(self, relation: str) -> tuple[list[Leaf], str | None]:
+        """Return a relation's leaves and their sizes, or why it cannot be read in parts."""
+        with translated():
+            return partition.leaves(self._connection, relation)
+
+    def explain(self, sql: str) -> dict[str, Any]:
+        """Return the root node of a statement's plan, without parallel workers, as PostgreSQL's JSON says it.
+
+        Locks every relation the statement reads, partitions included.
+        """
+        with translated():
+            self._connection.execute(b"set local max_parallel_workers_per_gather to 0")
+            row = self._connection.execute(b"explain (verbose, costs off, format json) " + sql.encode()).fetchone()
+        return cast("dict[str, Any]", row[0][0]["Plan"]) if row else {}
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo, in PostgreSQL, what fails inside; the transaction and its snapshot go on."""
+        with translated():
+            self._connection.execute(b"savepoint attempt")
+        try:
+            yield
+        except BaseException:
+            if not self._connection.closed:
+                with translated():
+                    self._connection.execute(b"rollback to savepoint attempt")
+            raise
+        with translated():
+            self._connection.execute(b"release savepoint attempt")
+
+    def export_snapshot(self) -> str:
+        """Return the identifier of this transaction's snapshot, good for as long as the transaction lasts."""
+        with translated():
+            row = self._connection.execute(b"select pg_catalog.pg_export_snapshot()").fetchone()
+        return str(row[0]) if row else ""
+
+    def rewritten(self) -> list[str]:
+        """Return what this transaction has locked and was truncated or rewritten after its snapshot was taken.
+
+        The snapshot sees such a relation empty; a new transaction reads it right.
+        """
+        with translated():
+            return [row[0] for row in self._connection.execute(partition.REWRITTEN_SQL).fetchall()]
+
+    def require_unwritten(self) -> None:
+        """Prove that nothing that was read was truncated or rewritten after the snapshot was taken.
+
+        Raises
+        ------
+        OverloadedError
+            Something was; the same read, started again, is right.
+        """
+        names = self.rewritten()
+        if names:
+            raise OverloadedError(f"{names[0]!r} was truncated or rewritten while the read began: read again")
+
+    def restart(self) -> None:
+        """End the transaction and begin another, with a new snapshot."""
+        with translated():
+            self._connection.execute(b"rollback")
+            self._begin()
+
     def run(self, request: Request, allocate: Allocate, check: Callable[[], None]) -> Reply:
         """Send a statement and return its reply; one per session."""
+        reply = self.open_reply(allocate, check)
+        reply.send(request)
+        return reply
+
+    def open_reply(self, allocate: Allocate, check: Callable[[], None]) -> Reply:
+        """Take the connection over for one or more requests; once per session."""
         reader = open_reader(self._connection, self._options.reader)
         self.reader_name = reader.name
-        self._reply = Reply(
-            reader,
-            allocate,
-            block_bytes=self._options.block_bytes,
-            max_row_bytes=self._options.max_row_bytes,
-            check=check,
-        )
-        self._reply.send(request)
+        try:
+            self._reply = Reply(
+                reader,
+                allocate,
+                block_bytes=self._options.block_bytes,
+                max_row_bytes=self._options.max_row_bytes,
+                check=check,
+            )
+        except BaseException:
+            reader.close()
+            raise
         return self._reply
+
+    def finish(self) -> None:
+        """Give the connection back to libpq after the last reply, so that the session can ask more."""
+        if self._reply is None:
+            return
+        if not self._settle(self._reply):
+            raise DecodeError("PostgreSQL's transaction ended with the reply")
+        self._reply = None
 
     def _settle(self, reply: Reply) -> bool:
         """Take the connection back from the reader; return whether it may be used again."""
-        if reply.outstanding or reply.status is None:
+        if reply.outstanding:
             reply.close()
             return False
         reply.release()
-        ours, libpqs = reply.status, self._connection.pgconn.transaction_status
+        # Without a status nothing was asked: the transaction is as libpq knows it.
+        ours, libpqs = reply.status or "T", self._connection.pgconn.transaction_status
         # libpq did not see an error that we read: it still says INTRANS, and ROLLBACK puts that right.
         return ours in ("T", "E") and libpqs in STATUS_LETTERS
+
+
+def _import_sql(snapshot: str | None) -> str:
+    if snapshot is None:
+        return ""
+    if not SNAPSHOT_ID.fullmatch(snapshot):
+        raise RequestError("malformed snapshot identifier")
+    return f"set transaction snapshot '{snapshot}';"

@@ -22,10 +22,10 @@ class TlsReader(TcpReader):
     name = "tls"
 
     def __init__(self, connection: psycopg.Connection[object]) -> None:
-        super().__init__(connection)
         pointer, openssl = libpq.ssl_pointer(connection), libpq.openssl()
         if pointer is None or openssl is None:
             raise ConnectionLostError("the TLS session of this connection cannot be read directly")
+        super().__init__(connection)
         self._ssl = pointer
         self._openssl = openssl
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pgflight
 import pytest
 from pyarrow import flight
+
+import pgflight
 
 SERVER = Path(__file__).with_name("serve_tables.py")
 DEADLINE_S = 20

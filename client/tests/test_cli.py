@@ -17,8 +17,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from pgflight import console
 from pyarrow import ipc
+
+from pgflight import console
 
 ROWS = 10_000
 SQL = "select * from numbers"

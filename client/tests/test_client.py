@@ -2,11 +2,12 @@
 
 import json
 
-import pgflight
 import pyarrow as pa
 import pytest
 import trustme
 from pyarrow import flight
+
+import pgflight
 
 NUMBERS = pa.schema([("n", pa.int64()), ("text", pa.utf8())])
 

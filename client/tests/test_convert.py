@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from pgflight import convert
 
 IDS = [uuid.UUID(int=1), None, uuid.UUID(int=2**128 - 1)]

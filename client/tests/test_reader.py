@@ -3,10 +3,11 @@
 import gc
 import threading
 
-import pgflight
 import pyarrow as pa
 import pytest
 from pyarrow import flight
+
+import pgflight
 
 ROWS = 10_000
 IN_ORDER = list(range(ROWS))

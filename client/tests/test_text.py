@@ -9,6 +9,7 @@ import uuid
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pytest
+
 from pgflight import files, text
 
 UUID = uuid.UUID("12345678-9abc-def0-1234-56789abcdef0")

@@ -114,6 +114,7 @@ def decode(
                 nulls, results[index, DATA_BYTES] = measure(
                     wire,
                     last,
+                    u64(end),
                     cursors,
                     first,
                     count,
@@ -143,7 +144,7 @@ def decode(
         for row in range(count):
             if u64(cursors[row]) + u64(tile[DELTA]) != ends[u64(first + row)]:
                 failure[COLUMN] = count_of_columns - 1
-                return fail(failure, ROW_MISMATCH, first + row, u64(cursors[row]))
+                return fail(failure, ROW_MISMATCH, first + row, u64(cursors[row]) + u64(tile[DELTA]))
     return gather_all(wire, rows, columns, bytes8, bytes32, bytes64, data_at, sources, results, failure)
 
 

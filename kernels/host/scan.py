@@ -20,6 +20,7 @@ from kernels.layout import (
 )
 from kernels.primitives import Bytes, Int, u64
 from kernels.typing import Int64s, Uint32s
+from kernels.wire import COPY_DATA
 
 
 @njit
@@ -84,7 +85,7 @@ def scan(
         header = 0
         fields = be16(wire, start)
         if start + u64(2) > after or fields != field_count:
-            if fields == -1 and start + u64(2) == after:
+            if fields == -1 and start + u64(2) == after and kind == COPY_DATA:
                 return rows, np.int64(after), SCAN_TRAILER
             failure[CODE] = BAD_FIELD_COUNT
             failure[ROW] = rows

@@ -16,6 +16,7 @@ from kernels.typing import Int64s, Uint32s
 def measure(
     wire: Bytes,
     last: Int,
+    end: Int,
     cursors: Uint32s,
     first: Int,
     count: Int,
@@ -41,6 +42,8 @@ def measure(
             return fail(failure, BEYOND_BLOCK, row, cursor), total
         length = be32(wire, cursor)
         if length >= skip:
+            if cursor + u64(4) + u64(length) > end:
+                return fail(failure, BEYOND_BLOCK, row, cursor), total
             if skip == 1 and i64(wire[cursor + u64(4)]) != prefix:
                 return fail(failure, BAD_PREFIX, row, cursor), total
             total += length - skip

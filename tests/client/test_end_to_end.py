@@ -9,12 +9,12 @@ import sys
 import uuid
 from pathlib import Path
 
-import pgflight
 import psycopg
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+import pgflight
 from tests.helpers.server import ServerProcess
 
 VALUES = """

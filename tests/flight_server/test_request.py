@@ -94,7 +94,6 @@ def test_parameters_are_text() -> None:
         ("profile", "cudf"),
         ("transport", "gds"),
         ("transport", "single"),
-        ("streams", 4),
         ("streams", 0),
         ("streams", "many"),
         ("endpoints", 0),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.pipeline import decode_replies
+from flight_server.replies import decode_replies
 from kernels import wire
 from kernels.backend import select_backend
 from kernels.decoder import Decoder

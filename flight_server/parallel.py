@@ -1,0 +1,171 @@
+"""One read by several sessions that share a snapshot."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pyarrow as pa
+import structlog
+
+from flight_server.merge import Exchange
+from flight_server.replies import decode_replies
+from flight_server.split import Division, Part
+from flight_server.statement import with_casts
+from kernels import wire
+from kernels.decoder import Decoder
+from kernels.errors import CancelledError, PgflightError, PostgresError
+from kernels.plan import Plan
+from kernels.typing import Backend
+from transport.catalog import Connection
+from transport.memory import RegionPool
+from transport.messages import Request
+from transport.pool import ConnectionPool
+from transport.session import Session, SessionOptions
+
+log = structlog.get_logger("pgflight.stream")
+
+LOCK_NOT_AVAILABLE = "55P03"
+WORKER_LOCK_TIMEOUT_S = 0.1
+"""A worker that waits for a lock waits for DDL that waits for our own leader: it steps back instead."""
+
+
+class ParallelRead:
+    """Reads the parts of a division with as many sessions as can be had.
+
+    The leader's transaction holds the snapshot and the locks until everything is read; workers import the
+    snapshot.  The leader reads too, and can read every part alone: a worker that finds a relation's lock queue
+    occupied puts its part back and leaves.
+
+    Parameters
+    ----------
+    pool, memory, backend
+        What the sessions use.
+    options : SessionOptions
+        Of the leader.
+    plan : Plan
+    division : Division
+    ordered : bool
+    batch_bytes : int
+    """
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        memory: RegionPool,
+        backend: Backend,
+        options: SessionOptions,
+        plan: Plan,
+        division: Division,
+        *,
+        ordered: bool,
+        batch_bytes: int,
+    ) -> None:
+        self._pool = pool
+        self._memory = memory
+        self._backend = backend
+        self._options = options
+        self._plan = plan
+        self._exchange = Exchange(division.parts, division.streams, ordered=ordered)
+        self._batch_bytes = batch_bytes
+        self._totals = threading.Lock()
+        self.wanted = division.streams
+        self.streams = 1
+        self.rows = 0
+        self.received_bytes = 0
+
+    def batches(
+        self, leader: Session, spare: list[Connection], check: Callable[[], None]
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield all batches.
+
+        Parameters
+        ----------
+        leader : Session
+        spare : list of Connection
+            Connections taken for workers; those that are used are removed.  Without any, workers get what is free.
+        check : callable
+            Called on this thread; raises to give up.
+
+        When the iterator ends, for whatever reason, every worker's session has been left.
+        """
+        snapshot = leader.export_snapshot()
+        with ExitStack() as stack:
+            sessions = [leader, *self._workers(stack, snapshot, spare)]
+            self.streams = len(sessions)
+            threads = [
+                threading.Thread(target=self._work, args=(session, session is leader), name="stream", daemon=True)
+                for session in sessions
+            ]
+            stack.callback(self._join, threads)
+            for thread in threads:
+                thread.start()
+            yield from self._exchange.batches(check)
+
+    def _workers(self, stack: ExitStack, snapshot: str, spare: list[Connection]) -> list[Session]:
+        """Open workers on connections that are free now: a read that holds one never waits for another."""
+        if not spare:
+            spare += self._pool.take_free(self.wanted - 1)
+        options = SessionOptions(
+            block_bytes=self._options.block_bytes,
+            max_row_bytes=self._options.max_row_bytes,
+            statement_timeout_s=self._options.statement_timeout_s,
+            lock_timeout_s=WORKER_LOCK_TIMEOUT_S,
+            reader=self._options.reader,
+        )
+        sessions: list[Session] = []
+        while spare and len(sessions) < self.wanted - 1:
+            session = Session(self._pool, options, connection=spare.pop(), snapshot=snapshot)
+            sessions.append(stack.enter_context(session))
+        return sessions
+
+    def _join(self, threads: list[threading.Thread]) -> None:
+        self._exchange.stop()
+        for thread in threads:
+            thread.join()
+
+    def _work(self, session: Session, is_leader: bool) -> None:
+        """Read parts until none is left (runs in a thread of its own)."""
+        in_flight: deque[Part] = deque()
+        try:
+            self._read_parts(session, in_flight)
+        except CancelledError:
+            self._exchange.stop()
+        except PostgresError as failure:
+            if is_leader or failure.sqlstate != LOCK_NOT_AVAILABLE:
+                self._exchange.fail(failure)
+            else:
+                log.info("stream left", backend_pid=session.backend_pid, reason="a lock is being waited for")
+                self._exchange.put_back(list(in_flight))
+        except PgflightError as failure:
+            self._exchange.fail(failure)
+        except Exception as failure:  # noqa: BLE001 (a thread's end: the consumer raises it)
+            self._exchange.fail(failure)
+
+    def _read_parts(self, session: Session, in_flight: deque[Part]) -> None:
+        decoder = Decoder(
+            self._plan, self._backend, self._memory.allocate, kind=wire.DATA_ROW, batch_bytes=self._batch_bytes
+        )
+        reply = session.open_reply(self._memory.allocate, self._exchange.require_running)
+
+        def ask(*, wait: bool) -> bool:
+            part = self._exchange.take(wait=wait)
+            if part is not None:
+                in_flight.append(part)
+                reply.send(Request(with_casts(part.sql, self._plan.casts), copy=False))
+            return part is not None
+
+        def on_complete() -> None:
+            self._exchange.complete(in_flight.popleft())
+            ask(wait=False)
+
+        # One part is always asked for ahead, so that the backend never waits for us between parts.
+        while ask(wait=True):
+            ask(wait=False)
+            for batch in decode_replies(reply, decoder, copy=False, on_complete=on_complete):
+                self._exchange.put(in_flight[0], batch)
+        with self._totals:
+            self.rows += decoder.rows
+            self.received_bytes += reply.received_bytes

@@ -1,0 +1,52 @@
+"""Replies -> batches: the loop that joins transport and kernels, and proves that each reply was whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from kernels import layout
+from kernels.decoder import Decoder
+from kernels.errors import DecodeError
+from transport.reply import Reply
+
+
+def decode_replies(
+    reply: Reply, decoder: Decoder, *, copy: bool, on_complete: Callable[[], None] = lambda: None
+) -> Iterator[pa.RecordBatch]:
+    """Turn replies into batches, block by block, and prove each to be whole.
+
+    A reply is whole when its chain of messages led to ReadyForQuery, CommandComplete was among them with the
+    number of rows that were decoded, and a COPY ended with its trailer at a row boundary.
+
+    Parameters
+    ----------
+    reply : Reply
+        With at least one request sent.
+    decoder : Decoder
+    copy : bool
+        Whether the replies are COPY streams.
+    on_complete : callable
+        Called after each whole reply; it may send the next request.
+    """
+    rows, trailer = decoder.rows, False
+    while reply.outstanding:
+        reply.fill()
+        while reply.outstanding:
+            found = decoder.scan(reply.block, reply.begin, reply.end, reply.base)
+            if trailer and (found.rows or found.reason == layout.SCAN_TRAILER):
+                raise DecodeError("rows after the COPY trailer", offset=reply.base + reply.begin)
+            if found.rows:
+                yield decoder.decode(reply.block, found, reply.base)
+            reply.begin = found.position
+            if found.reason == layout.SCAN_TRAILER:
+                trailer = True
+            elif found.reason == layout.SCAN_MESSAGE:
+                if reply.message():
+                    reply.require_complete(decoder.rows - rows, trailer=trailer if copy else None)
+                    rows, trailer = decoder.rows, False
+                    decoder.expect_header()
+                    on_complete()
+            elif found.reason == layout.SCAN_MORE:
+                break

@@ -1,0 +1,108 @@
+"""How a relation can be read in parts: its leaves, their sizes, and ranges of their pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transport.catalog import Connection
+
+# One row per leaf with storage; `problem` says why the relation as a whole cannot be read in parts.
+LEAVES_SQL = """
+with root as (
+    select c.oid, c.relkind from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass(%s)
+), member as (
+    select root.oid from root where root.relkind <> 'p'
+    union
+    select t.relid from root, pg_catalog.pg_partition_tree(root.oid) t where root.relkind = 'p'
+)
+select c.oid::int8, n.nspname::text, c.relname::text,
+       case when c.relkind in ('r', 'm') then
+           pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8
+       else 0 end,
+       c.relkind::text,
+       case when c.relkind not in ('r', 'm', 'p') then 'it is no table'
+            when c.relpersistence = 't' then 'it is a temporary table'
+            when c.relkind = 'r' and c.relhassubclass then 'other tables inherit from it'
+            when c.relrowsecurity then 'it has row security'
+            when c.relkind <> 'p' and coalesce(m.amname, '') <> 'heap' then 'its storage has no page ranges'
+            when not pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                 and not pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
+            then 'a partition may not be read directly'
+       end
+from member join pg_catalog.pg_class c on c.oid = member.oid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join pg_catalog.pg_am m on m.oid = c.relam
+order by c.oid
+"""
+
+# A relation that was truncated or rewritten after the snapshot was taken looks empty to it.  The catalog as the
+# snapshot sees it and the file the relation has now tell the two apart; every relation read so far is locked.
+REWRITTEN_SQL = """
+select c.relname::text from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
+where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation' and c.relkind in ('r', 'm')
+  and c.relfilenode <> 0 and c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
+"""
+
+MIN_RANGE_PAGES = 128
+MAX_RANGE_PAGES = 4096
+ORDERED_RANGE_PAGES = 1024
+"""Ranges that wait for their turn are kept in memory: they are small."""
+RANGES_PER_STREAM = 8
+"""More ranges than streams: a slow backend or a dense stretch of pages does not leave the others idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A table with storage of its own.
+
+    Parameters
+    ----------
+    oid : int
+    schema, name : str
+    pages : int
+        Size in blocks, read after the snapshot was taken.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageRange:
+    """Pages ``begin`` up to, not including, ``end`` of a leaf; without an end, all that follow.
+
+    The last range is open: pages that are added meanwhile hold only rows that the snapshot does not see, and a
+    size that was read too early must not cost a row.
+    """
+
+    leaf: Leaf
+    begin: int
+    end: int | None
+
+    @property
+    def condition(self) -> str:
+        """The range as SQL that PostgreSQL answers with a TID range scan."""
+        lower = f"ctid >= '({self.begin},0)'::pg_catalog.tid"
+        return lower if self.end is None else f"{lower} AND ctid < '({self.end},0)'::pg_catalog.tid"
+
+
+def leaves(connection: Connection, relation: str) -> tuple[list[Leaf], str | None]:
+    """Return the leaves of a relation named as in SQL, or why it cannot be read in parts."""
+    rows = connection.execute(LEAVES_SQL, (relation,)).fetchall()
+    problem = next((row[5] for row in rows if row[5]), None if rows else "it is not a relation")
+    return [Leaf(*row[:4]) for row in rows if row[4] != "p"], problem
+
+
+def ranges(found: list[Leaf], streams: int, *, ordered: bool) -> list[PageRange]:
+    """Cut leaves into ranges of pages, enough of them to keep `streams` busy to the end."""
+    total = sum(leaf.pages for leaf in found)
+    size = min(MAX_RANGE_PAGES, max(MIN_RANGE_PAGES, total // (streams * RANGES_PER_STREAM)))
+    if ordered:
+        size = min(size, ORDERED_RANGE_PAGES)
+    cut = []
+    for leaf in found:
+        begins = list(range(0, max(leaf.pages, 1), size))
+        cut += [PageRange(leaf, begin, end) for begin, end in zip(begins, [*begins[1:], None], strict=True)]
+    return cut
