@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pyarrow as pa
 import structlog
@@ -108,13 +109,7 @@ class ParallelRead:
         """Open workers on connections that are free now: a read that holds one never waits for another."""
         if not spare:
             spare += self._pool.take_free(self.wanted - 1)
-        options = SessionOptions(
-            block_bytes=self._options.block_bytes,
-            max_row_bytes=self._options.max_row_bytes,
-            statement_timeout_s=self._options.statement_timeout_s,
-            lock_timeout_s=WORKER_LOCK_TIMEOUT_S,
-            reader=self._options.reader,
-        )
+        options = replace(self._options, lock_timeout_s=WORKER_LOCK_TIMEOUT_S, parallel_query=False)
         sessions: list[Session] = []
         while spare and len(sessions) < self.wanted - 1:
             session = Session(self._pool, options, connection=spare.pop(), snapshot=snapshot)

@@ -171,7 +171,7 @@ def resolve_numeric(column: Column, policy: TypePolicy) -> PgType:
         return PgType(
             name="numeric", oid=NUMERIC_OID, arrow=pa.float64(), shape=layout.FIXED, width=8, cast="float8"
         )
-    if policy.numeric == "string" or digits is None or digits[0] > MAX_DECIMAL256_DIGITS:
+    if policy.numeric == "string" or digits is None or max(digits[0], abs(digits[1])) > MAX_DECIMAL256_DIGITS:
         return AS_TEXT
     return BY_OID[NUMERIC_OID]
 
@@ -188,8 +188,11 @@ def decimal_digits(typmod: int) -> tuple[int, int] | None:
 
 
 def decimal_type(precision: int, scale: int) -> pa.DataType:
-    """Return the narrowest Arrow decimal of that precision, from 128 bits."""
-    if precision <= MAX_DECIMAL128_DIGITS:
+    """Return the narrowest Arrow decimal of that precision, from 128 bits.
+
+    Arrow can print a decimal only if its scale is no larger than the width's digits, either way.
+    """
+    if max(precision, abs(scale)) <= MAX_DECIMAL128_DIGITS:
         return pa.decimal128(precision, scale)
     return pa.decimal256(precision, scale)
 

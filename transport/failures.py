@@ -24,7 +24,8 @@ def translated() -> Iterator[None]:
     except psycopg_pool.TooManyRequests as failure:
         raise OverloadedError("too many requests wait for a PostgreSQL connection") from failure
     except psycopg_pool.PoolTimeout as failure:
-        raise OverloadedError("no PostgreSQL connection became free in time") from failure
+        # The pool's own slots saw to it that a connection may be opened: it could not be.
+        raise ConnectionLostError("PostgreSQL could not be connected to in time") from failure
     except psycopg_pool.PoolClosed as failure:
         raise ConnectionLostError("the server is shutting down") from failure
     except psycopg.Error as failure:

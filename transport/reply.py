@@ -217,7 +217,11 @@ class Reply:
     def _raise(self, failure: PostgresError | ConnectionLostError) -> NoReturn:
         """Raise what was found, and let go of it: through its traceback it would keep this block alive."""
         reported, self._failure, self._lost = self._failure, None, None
-        raise lost_or_refused(reported) if reported is not None else failure
+        error = failure if reported is None else lost_or_refused(reported)
+        try:
+            raise error
+        finally:
+            del self, reported, failure, error  # this frame is in the traceback too
 
     def _may_be_over(self) -> bool:
         """Tell whether the last bytes look like ReadyForQuery: a hint to stop waiting, never a proof."""

@@ -31,8 +31,9 @@ log = structlog.get_logger("pgflight.transport")
 BEGIN_SQL = """
 begin isolation level repeatable read read only;
 {snapshot}
-select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true)
+select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true){more}
 """
+NO_PARALLEL_QUERY = ", set_config('max_parallel_workers_per_gather', '0', true)"
 SNAPSHOT_ID = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 STATUS_LETTERS = {pq.TransactionStatus.INTRANS: "T", pq.TransactionStatus.INERROR: "E"}
 
@@ -53,6 +54,9 @@ class SessionOptions:
         How long to wait for a lock that somebody's DDL holds.
     reader : str
         ``auto``, or one reader's name.
+    parallel_query : bool
+        Whether PostgreSQL may use parallel workers of its own.  A page range is read by one process: planned in
+        parallel it would scan the whole table.
     """
 
     block_bytes: int = 1 << 20
@@ -60,6 +64,7 @@ class SessionOptions:
     statement_timeout_s: float | None = None
     lock_timeout_s: float = 30.0
     reader: str = "auto"
+    parallel_query: bool = True
 
 
 class Session:
@@ -123,6 +128,7 @@ class Session:
                 statement_ms=0 if timeout_s is None else max(1, int(timeout_s * 1000)),
                 lock_ms=int(self._options.lock_timeout_s * 1000),
                 snapshot=_import_sql(self._snapshot),
+                more="" if self._options.parallel_query else NO_PARALLEL_QUERY,
             ).encode()
         )
 

@@ -75,6 +75,7 @@ def query(
     ] = None,
     limit_rows: Annotated[int, typer.Option("--limit-rows", "-n", help="Rows shown of a table.", min=0)] = 50,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Do not run it: show how it would be read.")] = False,
 ) -> None:
     """Run a query, or read a table, into a file, a pipe or the terminal.
 
@@ -83,6 +84,9 @@ def query(
     with _reported(), client.connect(uri, **_connection(token, tls_root_certs, timeout)) as server:
         if output is not None:
             files.writer_for(output)  # an unusable name is better told before the query runs
+        if explain:
+            console.show_json(interruptible(lambda: server.explain(*_request(sql, param), **_options(option))))
+            return
         reader = interruptible(lambda: server.query(*_request(sql, param), **_options(option)))
         if output is not None:
             _to_file(reader, output, quiet)

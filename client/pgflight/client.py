@@ -121,6 +121,13 @@ class Client:
         descriptor = request.query_descriptor(query, params, options)
         return self._home.get_schema(descriptor, self._call_options()).schema
 
+    def explain(self, query: str, params: Sequence[object] | None = None, **options: object) -> dict[str, Any]:
+        """Return how the server would read a query now: streams, parts, and why so many; {} if it does not say."""
+        descriptor = request.query_descriptor(query, params, options)
+        said = self._home.get_flight_info(descriptor, self._call_options()).app_metadata
+        facts: dict[str, Any] = json.loads(said) if said else {}
+        return facts
+
     def tables(self, pattern: str | None = None) -> list[TableInfo]:
         """List the tables, or those whose ``schema.name`` is ``LIKE`` a pattern such as ``public.%``."""
         criteria = (pattern or "").encode()

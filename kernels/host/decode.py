@@ -144,7 +144,7 @@ def decode(
         for row in range(count):
             if u64(cursors[row]) + u64(tile[DELTA]) != ends[u64(first + row)]:
                 failure[COLUMN] = count_of_columns - 1
-                return fail(failure, ROW_MISMATCH, first + row, u64(cursors[row]) + u64(tile[DELTA]))
+                return fail(failure, ROW_MISMATCH, first + row, u64(ends[u64(first + row)]))
     return gather_all(wire, rows, columns, bytes8, bytes32, bytes64, data_at, sources, results, failure)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import json
 import subprocess
 import sys
 import uuid
@@ -76,6 +77,8 @@ def test_command_line(server: ServerProcess, table: str, tmp_path: Path) -> None
     )
     assert "one" in shown.stdout
     assert "ü" in shown.stdout
+    explained = subprocess.run([*command, "--explain"], check=True, capture_output=True, text=True)
+    assert json.loads(explained.stdout)["streams"] == 1
     failed = subprocess.run(
         [*command[:4], "select from where", *command[5:]], check=False, capture_output=True, text=True
     )

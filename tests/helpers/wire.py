@@ -142,11 +142,13 @@ def stream(
     framing: str = "extended",
     reader: str = "auto",
     batch_bytes: int = 1 << 20,
+    max_row_bytes: int = 64 << 20,
     check: Callable[[], None] = lambda: None,
     started: Callable[[Session], None] = lambda session: None,
 ) -> Iterator[pa.RecordBatch]:
     """Read a statement lazily; `started` sees the session once the request is sent."""
-    with Session(pool, SessionOptions(block_bytes=batch_bytes, reader=reader)) as session:
+    options = SessionOptions(block_bytes=batch_bytes, max_row_bytes=max_row_bytes, reader=reader)
+    with Session(pool, options) as session:
         planned = plan(session.describe(sql))
         asked = statement.binary_request(statement.with_casts(sql, planned.casts), (), framing)
         replies = session.run(asked, allocate, check)
