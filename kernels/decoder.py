@@ -114,12 +114,13 @@ class Decoder:
         """
         header = 0
         if self._header_pending and end - begin >= wire.MESSAGE_HEAD_BYTES and block[begin] == self._kind:
-            length = int.from_bytes(block[begin + 1 : begin + 5].tobytes(), "big")
+            length = int.from_bytes(block[begin + 1 : begin + 5].tobytes(), "big", signed=True)
             if begin + 1 + length > end:
                 return Scan(0, begin, layout.SCAN_MORE)
-            head = block[begin + wire.MESSAGE_HEAD_BYTES : begin + 1 + max(length, 4)]
-            header = wire.copy_header_size(head[: 1 << 16].tobytes())
-            self._header_pending = False
+            if length >= 4:  # the walk refuses any other
+                head = block[begin + wire.MESSAGE_HEAD_BYTES : begin + 1 + length]
+                header = wire.copy_header_size(head[: 1 << 16].tobytes())
+                self._header_pending = False
         rows, position, reason = self._backend.scan(
             block, begin, end, self._kind, header, len(self._plan.names),
             self._starts, self._ends, self.rows_per_batch, self._failure,

@@ -20,10 +20,11 @@ from pg_catalog.pg_type t left join pg_catalog.pg_proc s on s.oid = t.typsend
 where t.oid = any(%s::int8[]::oid[])
 """
 
-# A NOT NULL constraint that was never validated (PostgreSQL 18) promises nothing, and a foreign server's less.
+# A NOT NULL constraint that was never validated (PostgreSQL 18) promises nothing, nor does a foreign server's;
+# tables that inherit need not keep their parent's, partitions must.
 ORIGINS_SQL = """
 select a.attrelid::int8, a.attnum::int4,
-       a.attnotnull and c.relkind in ('r', 'p') and not exists (
+       a.attnotnull and (c.relkind = 'p' or c.relkind = 'r' and not c.relhassubclass) and not exists (
            select from pg_catalog.pg_constraint k
            where k.conrelid = a.attrelid and k.contype = 'n' and not k.convalidated
              and k.conkey = array[a.attnum]),

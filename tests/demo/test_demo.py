@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pgflight
 import pytest
 
+import pgflight
 from demo.postgres import EmbeddedPostgres
 from demo.server import ROOT, ServerError, ServerProcess
 from tests.demo.processes import DEADLINE_S, await_death, family, runs

@@ -26,7 +26,7 @@ HARMLESS = b"12HTcCNSA"
 """Messages that may stand beside rows in a reply."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The oracle does not accept the bytes.
 
     Parameters
@@ -85,24 +85,24 @@ def digits(value: Decimal) -> str:
 def decode(
     columns: Sequence[Column], wire: bytes, framing: str, policy: Policy | None = None
 ) -> list[tuple[Any, ...]]:
-    """Return the rows of a whole reply, or raise Refused."""
+    """Return the rows of a whole reply, or raise RefusedError."""
     rows: list[tuple[Any, ...]] = []
     kind = ord("d" if framing == "copy" else "D")
     complete, trailer, done, header, claimed = False, False, False, framing == "copy", None
     at = 0
     while True:
         if at + 5 > len(wire):
-            raise Refused("the reply ends early")
+            raise RefusedError("the reply ends early")
         letter, size = wire[at], struct.unpack_from("!i", wire, at + 1)[0]
         if size < 4 or at + 1 + size > len(wire):
-            raise Refused("the message's length is impossible")
+            raise RefusedError("the message's length is impossible")
         payload = wire[at + 5 : at + 1 + size]
         at += 1 + size
         if letter == kind:
             if header:
                 payload, header = _without_copy_header(payload), False
             if trailer:
-                raise Refused("a row behind the trailer")
+                raise RefusedError("a row behind the trailer")
             if framing == "copy" and payload == b"\xff\xff":
                 trailer = True
                 continue
@@ -110,18 +110,18 @@ def decode(
         elif letter == ord("Z"):
             break
         elif letter == ord("E"):
-            raise Refused("PostgreSQL reports an error")
+            raise RefusedError("PostgreSQL reports an error")
         elif letter == ord("C"):
             complete, claimed = True, _claimed(payload)
         elif letter == ord("S") and payload.startswith(b"client_encoding\0") and payload[16:-1] != b"UTF8":
-            raise Refused("text in another encoding")
+            raise RefusedError("text in another encoding")
         elif letter not in HARMLESS:
-            raise Refused(f"message {letter:#x} has no place here")
+            raise RefusedError(f"message {letter:#x} has no place here")
         done = done or letter == ord("c")
     if not complete or (claimed is not None and claimed != len(rows)):
-        raise Refused("CommandComplete is missing or counts other rows")
+        raise RefusedError("CommandComplete is missing or counts other rows")
     if framing == "copy" and not (trailer and done):
-        raise Refused("COPY did not end")
+        raise RefusedError("COPY did not end")
     return rows
 
 
@@ -129,35 +129,35 @@ def read_row(columns: Sequence[Column], payload: bytes, policy: Policy | None = 
     """Return the values of one row."""
     policy = policy or Policy()
     if len(payload) < 2 or struct.unpack_from("!h", payload)[0] != len(columns):
-        raise Refused("the number of fields is another")
+        raise RefusedError("the number of fields is another")
     at, values = 2, []
     for index, column in enumerate(columns):
         if at + 4 > len(payload):
-            raise Refused("the row ends early", index)
+            raise RefusedError("the row ends early", index)
         size = struct.unpack_from("!i", payload, at)[0]
         at += 4
         if size == -1:
             values.append(None)
             continue
         if size < 0 or at + size > len(payload):
-            raise Refused("the field's length is impossible", index)
+            raise RefusedError("the field's length is impossible", index)
         try:
             values.append(_reader(column)(payload[at : at + size], column, policy))
-        except Refused as refused:
+        except RefusedError as refused:
             refused.column, refused.inside = index, True
             raise
         at += size
     if at != len(payload):
-        raise Refused("the row does not end with its last field", len(columns) - 1)
+        raise RefusedError("the row does not end with its last field", len(columns) - 1)
     return tuple(values)
 
 
 def _without_copy_header(payload: bytes) -> bytes:
     if payload[:11] != b"PGCOPY\n\xff\r\n\0" or len(payload) < 19:
-        raise Refused("the COPY signature is missing")
+        raise RefusedError("the COPY signature is missing")
     flags, extension = struct.unpack_from("!II", payload, 11)
     if flags >> 16 or 19 + extension > len(payload):
-        raise Refused("the COPY header is of another kind")
+        raise RefusedError("the COPY header is of another kind")
     return payload[19 + extension :]
 
 
@@ -181,7 +181,7 @@ def _reader(column: Column) -> Reader:
 
 def _exact(value: bytes, size: int) -> bytes:
     if len(value) != size:
-        raise Refused(f"{len(value)} bytes instead of {size}")
+        raise RefusedError(f"{len(value)} bytes instead of {size}")
     return value
 
 
@@ -195,7 +195,7 @@ _unsigned4 = _integer(4, signed=False)
 def _bool(value: bytes, _column: Column, _policy: Policy) -> bool:
     number = _exact(value, 1)[0]
     if number > 1:
-        raise Refused("neither true nor false")
+        raise RefusedError("neither true nor false")
     return number == 1
 
 
@@ -207,12 +207,12 @@ def _text(value: bytes, _column: Column, _policy: Policy) -> str:
     try:
         return value.decode("utf-8", "strict")
     except UnicodeDecodeError as failure:
-        raise Refused(str(failure)) from None
+        raise RefusedError(str(failure)) from None
 
 
 def _versioned(value: bytes, column: Column, policy: Policy) -> str:
     if value[:1] != b"\1":
-        raise Refused("another version")
+        raise RefusedError("another version")
     return _text(value[1:], column, policy)
 
 
@@ -225,9 +225,9 @@ def _temporal(size: int, shift: int) -> Reader:
         if number in (top - 1, -top):
             if policy.infinity_is_null:
                 return None
-            raise Refused("infinite", out_of_range=True)
+            raise RefusedError("infinite", out_of_range=True)
         if number + shift >= top:
-            raise Refused("beyond Arrow's range", out_of_range=True)
+            raise RefusedError("beyond Arrow's range", out_of_range=True)
         return number + shift
 
     return read
@@ -236,7 +236,7 @@ def _temporal(size: int, shift: int) -> Reader:
 def _time(value: bytes, _column: Column, _policy: Policy) -> int:
     number = int.from_bytes(_exact(value, 8), "big", signed=True)
     if not 0 <= number < 86_400_000_000:
-        raise Refused("not a time of day for Arrow", out_of_range=True)
+        raise RefusedError("not a time of day for Arrow", out_of_range=True)
     return number
 
 
@@ -245,25 +245,25 @@ def _interval(value: bytes, _column: Column, policy: Policy) -> tuple[int, int, 
     if (micros, days, months) in ((INT64 - 1, 2**31 - 1, 2**31 - 1), (-INT64, -(2**31), -(2**31))):
         if policy.infinity_is_null:
             return None
-        raise Refused("infinite", out_of_range=True)
+        raise RefusedError("infinite", out_of_range=True)
     if not -INT64 < 1000 * micros < INT64:
-        raise Refused("beyond Arrow's range", out_of_range=True)
+        raise RefusedError("beyond Arrow's range", out_of_range=True)
     return months, days, 1000 * micros
 
 
 def _numeric(value: bytes, column: Column, _policy: Policy) -> str:
     if len(value) < 8:
-        raise Refused("no numeric header")
+        raise RefusedError("no numeric header")
     count, weight, sign, _display = struct.unpack_from("!hhHH", value)
     if count < 0 or len(value) != 8 + 2 * count:
-        raise Refused("the digits do not fill the field")
+        raise RefusedError("the digits do not fill the field")
     if sign in (0xC000, 0xD000, 0xF000):
-        raise Refused("not a number", out_of_range=True)
+        raise RefusedError("not a number", out_of_range=True)
     if sign not in (0, 0x4000):
-        raise Refused("an impossible sign")
+        raise RefusedError("an impossible sign")
     groups = struct.unpack_from(f"!{count}h", value, 8)
     if any(not 0 <= group <= 9999 for group in groups):
-        raise Refused("an impossible digit")
+        raise RefusedError("an impossible digit")
     precision, scale = _precision_and_scale(column.typmod)
     number = 0
     for group in groups:
@@ -271,10 +271,10 @@ def _numeric(value: bytes, column: Column, _policy: Policy) -> str:
     # The last group counts 10000 ** (weight - count + 1); as a multiple of 10 ** -scale:
     shift = 4 * (weight - count + 1) + scale
     if abs(shift) > 140_000 or (shift < 0 and number % 10**-shift):
-        raise Refused("more digits than declared", out_of_range=True)
+        raise RefusedError("more digits than declared", out_of_range=True)
     number = number * 10**shift if shift >= 0 else number // 10**-shift
     if number >= 10**precision:
-        raise Refused("more digits than declared", out_of_range=True)
+        raise RefusedError("more digits than declared", out_of_range=True)
     text = digits(Decimal(f"{'-' if sign else ''}{number}E{-scale}"))
     sound = not groups or (groups[0] != 0 and groups[-1] != 0)
     return text if sound else Loose(text)

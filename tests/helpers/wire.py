@@ -76,8 +76,9 @@ def message(kind: bytes, payload: bytes = b"") -> bytes:
 def row(fields: Sequence[Field]) -> bytes:
     """Encode a row's field count and fields."""
     parts = [struct.pack("!h", len(fields))]
-    for field in fields:
-        parts.append(struct.pack("!i", -1) if field is None else struct.pack("!i", len(field)) + field)
+    parts += [
+        struct.pack("!i", -1) if field is None else struct.pack("!i", len(field)) + field for field in fields
+    ]
     return b"".join(parts)
 
 

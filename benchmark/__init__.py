@@ -1,0 +1,1 @@
+"""The benchmark: pgflight, the floors PostgreSQL sets, and other ways to read it into Arrow, in one run."""

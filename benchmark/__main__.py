@@ -1,0 +1,205 @@
+"""The command line: ``python -m benchmark``, and its commands ``kernels``, ``memory``, ``latency`` and ``plot``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from benchmark import decoding, latency, memory, plot, report, setting
+from benchmark.contest import Contest, DifferentError
+from benchmark.contestants import UnknownContestantError, by_name
+from benchmark.environment import describe
+from benchmark.plot import PlotError
+from benchmark.progress import filling, reading
+from benchmark.results import DatasetResult
+from benchmark.target import Target
+from benchmark.worker import WorkerError
+from demo.distribution import DistributionError
+from demo.lineitem import GeneratorError
+from demo.postgres import PostgresError
+from demo.server import ServerError
+from kernels.errors import PgflightError
+
+DATASETS = ("lineorder", "lineitem")
+MAX_AUTO_STREAMS = 4  # as the server's own default
+PIPE_COLUMNS = 110
+FAILURES = (
+    DistributionError, PostgresError, ServerError, GeneratorError, UnknownContestantError, WorkerError,
+    DifferentError, PlotError, PgflightError, psycopg.Error, OSError, ModuleNotFoundError,
+)  # fmt: skip
+
+Tables = Annotated[list[str] | None, typer.Option("--dataset", help="lineorder or lineitem; repeatable.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw the figures into this SVG or PNG file.")]
+Dsn = Annotated[str | None, typer.Option(help="Use this PostgreSQL; the tables are made in it.")]
+Data = Annotated[Path | None, typer.Option(help="Directory of a cluster to keep; else a throwaway one.")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+
+
+@app.callback(invoke_without_command=True)
+def contest(
+    context: typer.Context,
+    dataset: Tables = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 5_000_000,
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds after the warm-up.")] = 5,
+    streams: Annotated[int | None, typer.Option(min=2, help="Of those that read in parallel.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A contestant's name; repeatable.")] = None,
+    json_file: Json = None,
+    plot_file: Plot = None,
+    dsn: Dsn = None,
+    data: Data = None,
+) -> None:
+    """Read whole tables into Arrow: raw floors, pgflight and its peers, in turn, each in its own process."""
+    if context.invoked_subcommand is not None:
+        return
+    tables = _tables(dataset)
+    with _told():
+        names = [by_name(name).name for name in only or ()]
+    parallel = streams or max(2, min(MAX_AUTO_STREAMS, len(os.sched_getaffinity(0))))
+    with _prepared(dsn, data) as (database, facts):
+        results = []
+        with setting.pgflight_server(database) as server:
+            for table in tables:
+                target = Target(database, server.uri, server.pid, table, rows, parallel)
+                results.append(_contest(target, names, repeat))
+                console.print(report.contest(results[-1]))
+        written = {"repeat": repeat, "datasets": [result.to_json() for result in results]}
+        _write(json_file, facts, written)
+        if plot_file is not None:
+            plot.draw(results, facts, plot_file)
+
+
+@app.command()
+def kernels(
+    dataset: Tables = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 500_000,
+    repeat: Annotated[int, typer.Option(min=1, help="Passes over each stream.")] = 9,
+    json_file: Json = None,
+    dsn: Dsn = None,
+    data: Data = None,
+) -> None:
+    """Decode captured streams: the kernels alone, on one core."""
+    tables = _tables(dataset)
+    with _prepared(dsn, data) as (database, facts):
+        figures = []
+        for table in tables:
+            _fill(Target(database, "", None, table, rows, 1))
+            figures += [decoding.measure(database, table, framing, repeat) for framing in decoding.FRAMINGS]
+        console.print(report.decoding(figures))
+        _write(json_file, facts, {"repeat": repeat, "kernels": [asdict(each) for each in figures]})
+
+
+@app.command("memory")
+def memory_command(
+    pool_mib: Annotated[int, typer.Option(min=16, help="The server's memory for blocks and batches.")] = 32,
+    cancels: Annotated[int, typer.Option(min=1, help="Reads to cancel.")] = 200,
+    json_file: Json = None,
+    dsn: Dsn = None,
+    data: Data = None,
+) -> None:
+    """Read a result of 20 times the server's memory, and cancel reads: what grows, and what stays behind."""
+    with _prepared(dsn, data) as (database, facts):
+        growths = memory.growth(database, pool_mib)
+        with setting.pgflight_server(database) as server:
+            leaks = memory.leaks(database, server.uri, server.pid, cancels)
+        console.print(report.memory(growths, leaks))
+        _write(json_file, facts, {"growth": [asdict(each) for each in growths], "leaks": asdict(leaks)})
+
+
+@app.command("latency")
+def latency_command(
+    queries: Annotated[int, typer.Option(min=1, help="Queries of each contestant.")] = 1000,
+    cold: Annotated[bool, typer.Option(help="Also start a server that must compile its kernels.")] = True,
+    json_file: Json = None,
+    dsn: Dsn = None,
+    data: Data = None,
+) -> None:
+    """Ask for one row again and again, and start servers."""
+    with _prepared(dsn, data) as (database, facts):
+        with setting.pgflight_server(database) as server:
+            latencies = latency.queries(database, server.uri, queries)
+        startups = latency.startup(database, cold=cold)
+        console.print(report.latency(latencies, startups))
+        written = {"latency": [asdict(each) for each in latencies], "startup": [asdict(each) for each in startups]}
+        _write(json_file, facts, written)
+
+
+@app.command("plot")
+def plot_command(
+    figures: Annotated[Path, typer.Argument(help="What --json wrote.", exists=True)],
+    picture: Annotated[Path, typer.Argument(help="An SVG or PNG file.")],
+) -> None:
+    """Draw a contest again."""
+    written = json.loads(figures.read_text())
+    with _told():
+        results = [DatasetResult.from_json(each) for each in written["datasets"]]
+        plot.draw(results, written["environment"], picture)
+
+
+def _contest(target: Target, names: Sequence[str], repeat: int) -> DatasetResult:
+    _fill(target)
+    with reading(console, target.table) as step:
+        match = Contest(target, names, step.to)
+        step.of((repeat + 1) * len(match.running))
+        match.verify()
+        for _ in range(repeat):
+            match.round()
+        return match.result()
+
+
+def _fill(target: Target) -> None:
+    with filling(console, target.table, target.rows) as progress:
+        setting.fill(target, progress)
+
+
+@contextmanager
+def _prepared(dsn: str | None, data: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Provide a PostgreSQL and the facts about this run; failures become one line."""
+    with _told(), setting.postgres(dsn, data) as database:
+        yield database, describe(database)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except FAILURES as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _tables(dataset: Sequence[str] | None) -> list[str]:
+    tables = list(dataset or DATASETS)
+    for table in tables:
+        if table not in DATASETS:
+            _fail(f"unknown data set {table!r}: choose from {', '.join(DATASETS)}")
+    return tables
+
+
+def _write(path: Path | None, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"environment": facts, **figures}, indent=1) + "\n")
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmark")

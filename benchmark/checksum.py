@@ -1,0 +1,88 @@
+"""Are two results the same?  Checksums of Arrow data that know neither the order of rows nor a column's form.
+
+Contestants spell one value differently (a decimal of another precision, a numeric as text, large or small offsets),
+so columns are first brought to one form each, which PostgreSQL's own description of the table decides.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import polars as pl
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmark.target import Target
+
+SEED = 7
+MASK = (1 << 64) - 1
+WHOLE_ROWS = "(rows)"
+FORMS = {
+    "int2": pa.int64(),
+    "int4": pa.int64(),
+    "int8": pa.int64(),
+    "numeric": pa.decimal128(38, 10),
+    "date": pa.date32(),
+    "text": pa.large_string(),
+    "varchar": pa.large_string(),
+    "bpchar": pa.large_string(),
+}
+PADDED = "bpchar"
+"""char(n): trailing blanks mean nothing in PostgreSQL, and some contestants drop them."""
+
+
+class Checksums:
+    """The checksum of every column, and of the rows as wholes, over any number of pieces."""
+
+    def __init__(self, target: Target) -> None:
+        self.rows = 0
+        self._types = column_types(target)
+        self._sums: dict[str, int] = defaultdict(int)
+
+    def add(self, piece: pa.RecordBatch | pa.Table) -> None:
+        """Take in some rows."""
+        self.rows += piece.num_rows
+        plain = []
+        for (name, kind), column in zip(self._types.items(), piece.columns, strict=True):
+            values = _to_form(column, FORMS[kind])
+            if kind == PADDED:
+                trimmed = pc.utf8_rtrim(values, " ")
+                blanks = pc.sum(pc.subtract(pc.binary_length(values), pc.binary_length(trimmed))).as_py()
+                self._add(f"{name} (padding)", blanks or 0)
+                values = trimmed
+            plain.append(values)
+        frame = pl.DataFrame(dict(zip(self._types, plain, strict=True)))
+        for series in frame:
+            self._add(series.name, _wrapping_sum(series.hash(SEED)))
+        self._add(WHOLE_ROWS, _wrapping_sum(frame.hash_rows(SEED)))
+
+    def result(self) -> dict[str, str]:
+        """Return the checksums by column, as text."""
+        return {name: f"{value:016x}" for name, value in self._sums.items()}
+
+    def _add(self, name: str, value: int) -> None:
+        self._sums[name] = (self._sums[name] + value) & MASK
+
+
+def column_types(target: Target) -> dict[str, str]:
+    """Return the table's columns and their PostgreSQL types."""
+    with psycopg.connect(target.dsn) as connection:
+        described = connection.execute(f"{target.sql} LIMIT 0".encode()).description or []
+        return {column.name: connection.adapters.types[column.type_code].name for column in described}
+
+
+def differences(checksums: dict[str, str], reference: dict[str, str]) -> list[str]:
+    """Name the columns that differ."""
+    return [name for name in reference if checksums.get(name) != reference[name]]
+
+
+def _to_form(column: pa.Array | pa.ChunkedArray, form: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
+    return column.cast(form)
+
+
+def _wrapping_sum(series: pl.Series) -> int:
+    return int(np.add.reduce(series.to_numpy()))

@@ -1,0 +1,49 @@
+"""pgflight, read over Flight: by pyarrow.flight alone, and by the client library.
+
+Connecting to the server is part of a read; the server's connections to PostgreSQL are open already, as in service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+from pyarrow import flight
+
+import pgflight
+from benchmark.target import Target
+
+
+def raw(target: Target) -> Iterator[pa.RecordBatch]:
+    """One stream, the framing left to the server, drained by pyarrow.flight."""
+    return _do_get(target, streams=1)
+
+
+def raw_copy(target: Target) -> Iterator[pa.RecordBatch]:
+    """One stream of COPY, drained by pyarrow.flight."""
+    return _do_get(target, streams=1, framing="copy")
+
+
+def raw_parallel(target: Target) -> Iterator[pa.RecordBatch]:
+    """Several streams, drained by pyarrow.flight."""
+    return _do_get(target, streams=target.streams)
+
+
+def batches(target: Target) -> Iterator[pa.RecordBatch]:
+    """One stream, read batch by batch with the client library."""
+    with pgflight.connect(target.uri) as client:
+        yield from client.query(target.sql, streams=1)
+
+
+def table(target: Target) -> Iterator[pa.Table]:
+    """One stream, collected into a table by the client library."""
+    with pgflight.connect(target.uri) as client:
+        yield client.query(target.sql, streams=1).to_arrow()
+
+
+def _do_get(target: Target, **options: object) -> Iterator[pa.RecordBatch]:
+    ticket = flight.Ticket(json.dumps({"sql": target.sql, "options": options}).encode())
+    with flight.connect(target.uri) as client:
+        for chunk in client.do_get(ticket):
+            yield chunk.data
