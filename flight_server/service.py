@@ -86,9 +86,9 @@ class Service:
         """Serve until SIGTERM or SIGINT, then drain; a second signal, or the grace period's end, forces it."""
         asked, forced = threading.Event(), threading.Event()
 
-        def on_signal(number: int, _frame: FrameType | None) -> None:
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            # Nothing else: the interrupted thread may hold the log's lock.
             (forced if asked.is_set() else asked).set()
-            log.info("signal", name=signal.Signals(number).name)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
