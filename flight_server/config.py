@@ -46,6 +46,16 @@ class Settings(BaseSettings):
     )
     signing_key_file: Path | None = Field(None, description="File that holds the signing key.")
     ticket_lifetime_s: float = Field(900.0, gt=0, description="How long a ticket is good for.")
+    replicas: str = Field(
+        "",
+        description="URIs of all servers that share database and signing key, this one included, "
+        "with commas between.",
+    )
+    snapshot_lease_s: float = Field(
+        120.0, gt=0, description="A snapshot held for several endpoints ends when unread for so long."
+    )
+    snapshot_max_s: float = Field(3600.0, gt=0, description="And after so long in any case.")
+    max_snapshots: int = Field(4, ge=0, description="Snapshots held at once; each takes a connection.")
     max_connections: int = Field(16, ge=1, le=10_000, description="PostgreSQL connections at most.")
     max_streams: int = Field(
         4, ge=1, le=1024, description="Sessions that one read uses at most unless it asks for more."
@@ -93,6 +103,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "memory_mib must be at least twice max_row_mib: a row needs its bytes and its Arrow form"
             )
+        for uri in self.replica_uris():
+            if urlsplit(uri).scheme not in SCHEMES:
+                raise ValueError(f"replicas: the scheme of {uri!r} must be one of {', '.join(SCHEMES)}")
+        if self.replicas and self.signing_key is None and self.signing_key_file is None:
+            raise ValueError("replicas: tickets must be good on all of them; set signing_key_file on each")
         if not is_local(self.listen):
             if self.auth_token is None and self.auth_token_file is None:
                 raise ValueError(
@@ -105,6 +120,10 @@ class Settings(BaseSettings):
                     "allow_plaintext if a proxy encrypts"
                 )
         return self
+
+    def replica_uris(self) -> list[str]:
+        """Return the URIs of all replicas."""
+        return [uri.strip() for uri in self.replicas.split(",") if uri.strip()]
 
     def token(self) -> str | None:
         """Return the bearer token, None where none is asked for."""

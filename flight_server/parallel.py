@@ -17,7 +17,7 @@ from flight_server.split import Division, Part
 from flight_server.statement import with_casts
 from kernels import wire
 from kernels.decoder import Decoder
-from kernels.errors import CancelledError, PgflightError, PostgresError
+from kernels.errors import CancelledError, PgflightError, PostgresError, SnapshotEndedError
 from kernels.plan import Plan
 from kernels.typing import Backend
 from transport.catalog import Connection
@@ -25,6 +25,7 @@ from transport.memory import RegionPool
 from transport.messages import Request
 from transport.pool import ConnectionPool
 from transport.session import Session, SessionOptions
+from transport.snapshot import Snapshot
 
 log = structlog.get_logger("pgflight.stream")
 
@@ -92,9 +93,11 @@ class ParallelRead:
 
         When the iterator ends, for whatever reason, every worker's session has been left.
         """
-        snapshot = leader.export_snapshot()
         with ExitStack() as stack:
-            sessions = [leader, *self._workers(stack, snapshot, spare)]
+            sessions = [
+                leader,
+                *(self._workers(stack, leader.export_snapshot(), spare) if self.wanted > 1 else ()),
+            ]
             self.streams = len(sessions)
             threads = [
                 threading.Thread(target=self._work, args=(session, session is leader), name="stream", daemon=True)
@@ -105,7 +108,7 @@ class ParallelRead:
                 thread.start()
             yield from self._exchange.batches(check)
 
-    def _workers(self, stack: ExitStack, snapshot: str, spare: list[Connection]) -> list[Session]:
+    def _workers(self, stack: ExitStack, snapshot: Snapshot, spare: list[Connection]) -> list[Session]:
         """Open workers on connections that are free now: a read that holds one never waits for another."""
         if not spare:
             spare += self._pool.take_free(self.wanted - 1)
@@ -113,7 +116,10 @@ class ParallelRead:
         sessions: list[Session] = []
         while spare and len(sessions) < self.wanted - 1:
             session = Session(self._pool, options, connection=spare.pop(), snapshot=snapshot)
-            sessions.append(stack.enter_context(session))
+            try:
+                sessions.append(stack.enter_context(session))
+            except SnapshotEndedError:  # the leader lives: this connection leads to another server
+                log.info("stream left", reason="its connection leads to another server than the leader's")
         return sessions
 
     def _join(self, threads: list[threading.Thread]) -> None:

@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-import structlog
 
 from flight_server import statement
 from flight_server.parallel import ParallelRead
+from flight_server.planning import Prepared, Preview, estimates, prepare, prepare_ranges, require_schema, shares_of
 from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
-from flight_server.split import Division, divide
-from flight_server.telemetry import query_digest
+from flight_server.snapshots import Lease, Share, SnapshotKeeper, SnapshotLimits
+from flight_server.tally import Tally
 from kernels import wire
-from kernels.column import Column
 from kernels.decoder import Decoder
-from kernels.errors import DeadlineError, PostgresError, TicketError
+from kernels.errors import PostgresError, SnapshotEndedError
 from kernels.plan import Plan, plan
 from kernels.typing import Backend
 from transport.catalog import Connection, Table
 from transport.memory import RegionPool
 from transport.pool import ConnectionPool
 from transport.session import Session, SessionOptions
+from transport.snapshot import Snapshot
 
-log = structlog.get_logger("pgflight.stream")
-
-MAX_ATTEMPTS = 5
-"""How often a read begins anew because DDL got between its snapshot and its locks."""
 QUERY_CANCELED = "57014"
+LOCK_NOT_AVAILABLE = "55P03"
+SHARE_LOCK_TIMEOUT_S = 2.0
+"""A share that waits for a lock waits for DDL that waits for the share's own snapshot: that one has to end."""
+IDLE_MARGIN_S = 60.0
+"""PostgreSQL ends a held snapshot by itself so long after it should have ended here."""
 Check = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What is known of a read before it is done.
-
-    Parameters
-    ----------
-    schema : Schema
-    estimated_rows, estimated_bytes : int
-        -1 when unknown.
-    streams, parts : int
-        How many sessions would read it now, and in how many parts.
-    why : str
-        Why so many.
-    """
-
-    schema: pa.Schema
-    estimated_rows: int = -1
-    estimated_bytes: int = -1
-    streams: int = 1
-    parts: int = 1
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +58,7 @@ class Limits:
     lock_timeout_s: float = 30.0
     reader: str = "auto"
     max_streams: int = 4
+    snapshots: SnapshotLimits = field(default_factory=SnapshotLimits)
 
 
 class Pipeline:
@@ -104,24 +81,30 @@ class Pipeline:
         self._memory = memory
         self._backend = backend
         self._limits = limits or Limits()
+        self.keeper = SnapshotKeeper(self._limits.snapshots, self._open_holder)
 
-    def preview(self, request: ReadRequest) -> Preview:
-        """Describe a read: schema and estimates; nothing is executed."""
-        with self._session(request) as session:
-            columns = _describe(session, request)
-            planned = plan(columns, request.options.types)
-            rows = size = -1
-            if request.table is not None and request.is_whole_relation:
-                rows, size = session.estimate(statement.relation(request.table))
-            division = divide(session, request, columns, self._streams(request))
-        return Preview(
-            planned.schema,
-            rows,
-            size if request.columns is None else -1,
-            division.streams,
-            max(1, len(division.parts)),
-            division.why,
-        )
+    def preview(self, request: ReadRequest, *, hold: bool = False) -> Preview:
+        """Describe a read: schema and estimates; no row of it is read.
+
+        Parameters
+        ----------
+        request : ReadRequest
+        hold : bool
+            Hold a snapshot for as many endpoints as are wanted, if the read can be cut.
+        """
+        endpoints = request.options.endpoints if hold else 1
+        with ExitStack() as stack:
+            session = stack.enter_context(self._session(request, idle=endpoints > 1))
+            prepared = prepare(session, request, max(endpoints, self._streams(request)))
+            rows, size = estimates(session, request)
+            shares = shares_of(session, request, prepared) if endpoints > 1 else ()
+            held = self.keeper.hold(session, stack) if shares else None
+        division = prepared.division
+        facts: dict[str, Any] = {"streams": division.streams, "parts": max(1, len(division.parts))}
+        if held is not None:
+            facts = {"streams": max(1, request.options.streams), "parts": len(shares)}
+            facts |= {"endpoints": len(shares), "snapshot": held.snapshot.name}
+        return Preview(prepared.plan.schema, rows, size, facts | {"why": division.why}, held, shares)
 
     def tables(self, pattern: str) -> list[tuple[Table, pa.Schema]]:
         """Return the relations whose ``schema.name`` is LIKE `pattern`, with their schemas."""
@@ -129,7 +112,7 @@ class Pipeline:
             return [(table, plan(table.columns).schema) for table in session.tables(pattern)]
 
     def read(
-        self, request: ReadRequest, check: Check, expected_digest: str | None = None
+        self, request: ReadRequest, check: Check, expected_digest: str | None = None, share: Share | None = None
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Start a read.
 
@@ -140,6 +123,8 @@ class Pipeline:
             Called at least every 0.1 s while waiting for PostgreSQL; raises to give up.
         expected_digest : str, optional
             Digest of the schema a ticket promised.
+        share : Share, optional
+            Read only these ranges, under this snapshot.
 
         Returns
         -------
@@ -151,11 +136,15 @@ class Pipeline:
         PgflightError
             Before the first batch; later ones are raised by the iterator.
         """
-        steps = self._steps(request, check, expected_digest)
+        steps = self._steps(request, check, expected_digest, share)
         # The first step opens the session and knows the schema: a generator that has been started is sure to
         # run its clean-up, also when no batch is ever asked for.
         schema = next(steps)
         return schema, steps
+
+    def close(self) -> None:
+        """End the snapshots that are held."""
+        self.keeper.close()
 
     def _streams(self, request: ReadRequest) -> int:
         """Return how many sessions a read may use."""
@@ -172,23 +161,39 @@ class Pipeline:
             reader=limits.reader if options.reader == "auto" else options.reader,
         )
 
-    def _session(self, request: ReadRequest, connection: Connection | None = None) -> Session:
-        return Session(self._pool, self._session_options(request), connection=connection)
+    def _session(
+        self, request: ReadRequest, connection: Connection | None = None, *, idle: bool = False
+    ) -> Session:
+        options = self._session_options(request)
+        if idle:
+            options = replace(options, idle_timeout_s=self._limits.snapshots.max_s + IDLE_MARGIN_S)
+        return Session(self._pool, options, connection=connection)
+
+    def _open_holder(self, snapshot: Snapshot) -> Session | None:
+        """Open a session that does nothing but hold a snapshot, if a connection is free."""
+        free = self._pool.take_free(1)
+        options = SessionOptions(idle_timeout_s=self._limits.snapshots.max_s + IDLE_MARGIN_S)
+        return Session(self._pool, options, connection=free[0], snapshot=snapshot) if free else None
 
     def _timeout_s(self, request: ReadRequest) -> float:
         given = [value for value in (request.options.timeout_s, self._limits.statement_timeout_s) if value]
         return min(given, default=0.0)
 
-    def _steps(self, request: ReadRequest, check: Check, expected_digest: str | None) -> Iterator[Any]:
+    def _steps(
+        self, request: ReadRequest, check: Check, expected_digest: str | None, share: Share | None
+    ) -> Iterator[Any]:
         """Yield the schema, then the batches; log one line when it is over."""
-        tally = _Tally(query_digest(statement.select(request)), self._timeout_s(request))
+        tally = Tally(statement.select(request), self._timeout_s(request))
 
         def still_wanted() -> None:
             check()
             tally.require_time()
 
         try:
-            yield from self._read(request, still_wanted, expected_digest, tally)
+            if share is None:
+                yield from self._read(request, still_wanted, expected_digest, tally)
+            else:
+                yield from self._read_share(request, share, still_wanted, expected_digest, tally)
             tally.outcome = "complete"
         except PostgresError as failure:
             tally.outcome = failure.sqlstate
@@ -202,32 +207,66 @@ class Pipeline:
             tally.log()
 
     def _read(
-        self, request: ReadRequest, check: Check, expected_digest: str | None, tally: _Tally
+        self, request: ReadRequest, check: Check, expected_digest: str | None, tally: Tally
     ) -> Iterator[Any]:
         with ExitStack() as stack:
             # Streams asked for by number are taken at once, before anything is held; "auto" takes what is free.
-            spare = self._pool.take(max(1, min(request.options.streams, self._pool.max_connections)))
-            stack.callback(self._give_back, spare)
+            spare = self._take(request, stack)
             session = stack.enter_context(self._session(request, spare.pop()))
-            for _ in range(MAX_ATTEMPTS):
-                columns = _describe(session, request)
-                planned = plan(columns, request.options.types)
-                division = divide(session, request, columns, self._streams(request))
-                if not session.rewritten():
-                    break
-                session.restart()  # DDL came between snapshot and lock; now the lock is held until it is read
-            _require_schema(planned, expected_digest)
-            tally.facts |= {"backend_pid": session.backend_pid, "why": division.why}
-            yield planned.schema
-            if division.parts:
-                yield from self._read_parts(request, planned, division, session, spare, check, tally)
+            prepared = prepare(session, request, self._streams(request))
+            require_schema(prepared.plan, expected_digest)
+            tally.facts |= {"backend_pid": session.backend_pid, "why": prepared.division.why}
+            yield prepared.plan.schema
+            if prepared.division.parts:
+                yield from self._read_parts(request, prepared, session, spare, check, tally)
             else:
                 self._give_back(spare)
-                yield from self._read_whole(request, planned, session, check, tally)
+                yield from self._read_whole(request, prepared.plan, session, check, tally)
             session.require_unwritten()
 
+    def _read_share(
+        self, request: ReadRequest, share: Share, check: Check, expected_digest: str | None, tally: Tally
+    ) -> Iterator[Any]:
+        options = replace(
+            self._session_options(request), lock_timeout_s=SHARE_LOCK_TIMEOUT_S, parallel_query=False
+        )
+        with ExitStack() as stack:
+            held = stack.enter_context(self.keeper.reading(share.lease))
+
+            def still_wanted() -> None:
+                check()
+                held.require_wanted()
+
+            spare = self._take(request, stack)
+            session = Session(self._pool, options, connection=spare.pop(), snapshot=held.snapshot)
+            stack.enter_context(session)
+            stack.enter_context(self._yielding_to_ddl(share.lease))
+            prepared = prepare_ranges(session, request, share.ranges, max(1, request.options.streams))
+            require_schema(prepared.plan, expected_digest)
+            tally.facts |= {"backend_pid": session.backend_pid, "lease": share.lease.id}
+            yield prepared.plan.schema
+            yield from self._read_parts(request, prepared, session, spare, still_wanted, tally)
+            session.require_unwritten()
+
+    @contextmanager
+    def _yielding_to_ddl(self, lease: Lease) -> Iterator[None]:
+        """End a lease whose reader waits for a lock: in that queue stands DDL, which waits for the lease."""
+        try:
+            yield
+        except PostgresError as failure:
+            if failure.sqlstate != LOCK_NOT_AVAILABLE:
+                raise
+            self.keeper.end(lease, "DDL waits for a lock")
+            raise SnapshotEndedError("DDL waits for the table") from failure
+
+    def _take(self, request: ReadRequest, stack: ExitStack) -> list[Connection]:
+        """Take the connections that a read asks for by number; what is left of them goes back with `stack`."""
+        spare = self._pool.take(max(1, min(request.options.streams, self._pool.max_connections)))
+        stack.callback(self._give_back, spare)
+        return spare
+
     def _read_whole(
-        self, request: ReadRequest, planned: Plan, session: Session, check: Check, tally: _Tally
+        self, request: ReadRequest, planned: Plan, session: Session, check: Check, tally: Tally
     ) -> Iterator[pa.RecordBatch]:
         text = statement.with_casts(statement.select(request), planned.casts)
         asked = statement.binary_request(text, request.params, _framing(request))
@@ -249,20 +288,19 @@ class Pipeline:
     def _read_parts(
         self,
         request: ReadRequest,
-        planned: Plan,
-        division: Division,
+        prepared: Prepared,
         session: Session,
         spare: list[Connection],
         check: Check,
-        tally: _Tally,
+        tally: Tally,
     ) -> Iterator[pa.RecordBatch]:
         read = ParallelRead(
             self._pool,
             self._memory,
             self._backend,
             self._session_options(request),
-            planned,
-            division,
+            prepared.plan,
+            prepared.division,
             ordered=request.options.ordered,
             batch_bytes=request.options.batch_bytes,
         )
@@ -271,60 +309,16 @@ class Pipeline:
             yield batch
         session.finish()
         tally.wire_bytes = read.received_bytes
-        tally.facts |= {"reader": session.reader_name, "streams": read.streams, "parts": len(division.parts)}
+        tally.facts |= {
+            "reader": session.reader_name,
+            "streams": read.streams,
+            "parts": len(prepared.division.parts),
+        }
 
     def _give_back(self, connections: list[Connection]) -> None:
         while connections:
             self._pool.give_back(connections.pop())
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What one read amounts to, for its line in the log."""
-
-    query: str
-    timeout_s: float
-    started: float = field(default_factory=time.monotonic)
-    rows: int = 0
-    wire_bytes: int = 0
-    outcome: str = "abandoned"
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def require_time(self) -> None:
-        """Raise when the read's time is over."""
-        if self.timeout_s and time.monotonic() - self.started > self.timeout_s:
-            raise DeadlineError(f"the read took longer than {self.timeout_s:g} s")
-
-    def log(self) -> None:
-        """Write the line."""
-        log.info(
-            "read",
-            query=self.query,
-            outcome=self.outcome,
-            rows=self.rows,
-            wire_bytes=self.wire_bytes,
-            seconds=round(time.monotonic() - self.started, 6),
-            **self.facts,
-        )
-
-
-def _describe(session: Session, request: ReadRequest) -> tuple[Column, ...]:
-    """Describe the request's statement; a relation read as it is keeps its NOT NULLs."""
-    return session.describe(
-        statement.select(request), parameters=len(request.params), trust_not_null=request.table is not None
-    )
-
-
-def _require_schema(planned: Plan, digest: str | None) -> None:
-    if digest is not None and digest != schema_digest(planned.schema):
-        raise TicketError("the schema has changed since the ticket was issued: ask for a new one")
-
-
 def _framing(request: ReadRequest) -> str:
     return "extended" if request.params else request.options.framing
-
-
-def schema_digest(schema: pa.Schema) -> str:
-    """Return a digest of names, types and nullability."""
-    text = "\0".join(f"{field.name}\0{field.type}\0{field.nullable}" for field in schema)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import flight
 
+from flight_server import actions
 from flight_server.auth import MIDDLEWARE, Caller, CallerFactory
-from flight_server.pipeline import Pipeline, Preview, schema_digest
+from flight_server.pipeline import Pipeline
+from flight_server.planning import Preview, schema_digest
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_command, parse_path
+from flight_server.snapshots import Share
 from flight_server.status import hide_tracebacks, typed, typed_batches
 from flight_server.tickets import PREFIX, TicketSigner
-from kernels.errors import CancelledError, RequestError, UnsupportedError
+from kernels.errors import CancelledError, OverloadedError, RequestError, UnsupportedError
 
 INFO_ACTION = "info"
-ACTIONS = {INFO_ACTION: "Facts about the server, as one JSON object."}
+ACTIONS = {
+    INFO_ACTION: "Facts about the server, as one JSON object.",
+    actions.CANCEL: "End the snapshot that a FlightInfo's endpoints read, and the reads under it.",
+    actions.RENEW: "Hold the snapshot of an endpoint for longer.",
+}
+MAX_ACTION_BYTES = 16 << 20
+"""A FlightInfo of many endpoints holds as many tickets."""
 
 
 class FlightServer(flight.FlightServerBase):
@@ -36,6 +47,8 @@ class FlightServer(flight.FlightServerBase):
         Bearer token to ask for.
     certificates : list of (bytes, bytes) or None
         PEM certificate chain and key.
+    replicas : sequence of str
+        URIs of all servers that share the signing key and the database, this one included.
     """
 
     def __init__(
@@ -47,10 +60,12 @@ class FlightServer(flight.FlightServerBase):
         info: Callable[[], dict[str, Any]],
         token: str | None = None,
         certificates: list[tuple[bytes, bytes]] | None = None,
+        replicas: Sequence[str] = (),
     ) -> None:
         self._pipeline = pipeline
         self._signer = signer
         self._info = info
+        self._replicas = tuple(replicas)
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._streams = 0
@@ -70,7 +85,7 @@ class FlightServer(flight.FlightServerBase):
         infos = []
         for table, schema in self._pipeline.tables(pattern):
             path = (table.schema, table.name)
-            preview = Preview(schema, table.estimated_rows, table.estimated_bytes)
+            preview = Preview(schema, table.estimated_rows, table.estimated_bytes, {})
             descriptor = flight.FlightDescriptor.for_path(*path)
             columns = None if table.whole else tuple(schema.names)
             request = ReadRequest(table=path, columns=columns)
@@ -81,10 +96,11 @@ class FlightServer(flight.FlightServerBase):
     def get_flight_info(
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.FlightInfo:
-        """Describe a read and issue its ticket; nothing is executed."""
+        """Describe a read and issue its tickets; no row is read."""
         caller = _caller(context)
         request = _parse_descriptor(descriptor, caller)
-        return self._flight_info(descriptor, request, self._pipeline.preview(request), caller.identity)
+        preview = self._pipeline.preview(request, hold=True)
+        return self._flight_info(descriptor, request, preview, caller.identity)
 
     @typed
     def get_schema(
@@ -98,15 +114,15 @@ class FlightServer(flight.FlightServerBase):
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
         """Stream the rows of a ticket, or of a command given in its place."""
         caller = _caller(context)
-        digest = None
+        digest = share = None
         if ticket.ticket.startswith(PREFIX):
             opened = self._signer.open(ticket.ticket, caller.identity)
-            request, digest = opened.request, opened.schema_digest
+            request, digest, share = opened.request, opened.schema_digest, opened.share
         else:
             request = parse_command(ticket.ticket, caller.options)
         # The schema is known, and the stream counted, once the first step is done: the generator is then
         # started, so its clean-up runs whatever becomes of the call.
-        steps = self._counted(request, self._check(context), digest)
+        steps = self._counted(request, self._check(context), digest, share)
         schema = next(steps)
         return flight.GeneratorStream(schema, typed_batches(steps))
 
@@ -119,10 +135,17 @@ class FlightServer(flight.FlightServerBase):
     @typed
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[bytes]:
         """Answer an action."""
-        _caller(context)
-        if action.type != INFO_ACTION:
-            raise RequestError(f"unknown action {action.type!r}; known are: {', '.join(ACTIONS)}")
-        return iter([json.dumps(self._info()).encode()])
+        identity = _caller(context).identity
+        body = action.body.to_pybytes()
+        if len(body) > MAX_ACTION_BYTES:
+            raise RequestError(f"the action's body is longer than {MAX_ACTION_BYTES} bytes")
+        if action.type == INFO_ACTION:
+            return iter([json.dumps(self._info()).encode()])
+        if action.type == actions.CANCEL:
+            return iter([actions.cancel_result(self._cancel(actions.parse_cancel(body), identity))])
+        if action.type == actions.RENEW:
+            return iter([self._renew(actions.parse_renew(body), identity).serialize()])
+        raise RequestError(f"unknown action {action.type!r}; known are: {', '.join(ACTIONS)}")
 
     @typed
     def do_put(self, *_args: object) -> None:
@@ -156,9 +179,26 @@ class FlightServer(flight.FlightServerBase):
         """Streams that are being served now."""
         return self._streams
 
-    def _counted(self, request: ReadRequest, check: Callable[[], None], digest: str | None) -> Iterator[Any]:
+    def _cancel(self, info: flight.FlightInfo, identity: str) -> int:
+        """End the leases of all endpoints; say whether there was one."""
+        tickets = [self._signer.open(endpoint.ticket.ticket, identity) for endpoint in info.endpoints]
+        leases = {ticket.share.lease.id: ticket.share.lease for ticket in tickets if ticket.share}
+        ended = [self._pipeline.keeper.cancel(lease) for lease in leases.values()]
+        return actions.CANCELLED if any(ended) else actions.NOT_CANCELLABLE
+
+    def _renew(self, endpoint: flight.FlightEndpoint, identity: str) -> flight.FlightEndpoint:
+        """Return the endpoint with its new expiration time; the ticket itself is good to the lease's last end."""
+        ticket = self._signer.open(endpoint.ticket.ticket, identity)
+        if ticket.share is None:
+            raise RequestError("the endpoint holds no snapshot: there is nothing to renew")
+        held = self._pipeline.keeper.renew(ticket.share.lease)
+        return flight.FlightEndpoint(endpoint.ticket, endpoint.locations, _time_in(held.remaining_s))
+
+    def _counted(
+        self, request: ReadRequest, check: Callable[[], None], digest: str | None, share: Share | None
+    ) -> Iterator[Any]:
         with self._stream():
-            schema, batches = self._pipeline.read(request, check, digest)
+            schema, batches = self._pipeline.read(request, check, digest, share)
             yield schema
             yield from batches
 
@@ -180,23 +220,43 @@ class FlightServer(flight.FlightServerBase):
             if context.is_cancelled():
                 raise CancelledError("the client cancelled the read or went away")
             if self._stopping.is_set():
-                raise CancelledError("the server is shutting down")
+                raise OverloadedError("the server is shutting down")
 
         return check
 
     def _flight_info(
         self, descriptor: flight.FlightDescriptor, request: ReadRequest, preview: Preview, identity: str
     ) -> flight.FlightInfo:
-        sealed = self._signer.seal(request, identity, schema_digest(preview.schema))
         return flight.FlightInfo(
             preview.schema,
             descriptor,
-            [flight.FlightEndpoint(sealed, [])],
+            self._endpoints(request, preview, identity),
             preview.estimated_rows,
             preview.estimated_bytes,
-            False,
-            json.dumps({"streams": preview.streams, "parts": preview.parts, "why": preview.why}),
+            request.options.ordered,
+            json.dumps(preview.facts),
         )
+
+    def _endpoints(self, request: ReadRequest, preview: Preview, identity: str) -> list[flight.FlightEndpoint]:
+        """Issue one ticket, or one for each share of a held snapshot; each is good on every replica."""
+        digest = schema_digest(preview.schema)
+        if preview.held is None:
+            return [flight.FlightEndpoint(self._signer.seal(request, identity, digest), self._replicas)]
+        held, endpoints = preview.held, []
+        for index, ranges in enumerate(preview.shares):
+            share = Share(held.lease, ranges)
+            lifetime_s = self._pipeline.keeper.limits.max_s
+            sealed = self._signer.seal(request, identity, digest, share=share, lifetime_s=lifetime_s)
+            # Clients that take the first location are spread over all replicas.
+            turn = index % max(1, len(self._replicas))
+            locations = self._replicas[turn:] + self._replicas[:turn]
+            endpoints.append(flight.FlightEndpoint(sealed, locations, _time_in(held.remaining_s)))
+        return endpoints
+
+
+def _time_in(seconds: float) -> pa.TimestampScalar:
+    """Return the moment so many seconds from now, in UTC."""
+    return pa.scalar(time.time_ns() + int(seconds * 1e9), pa.timestamp("ns", "UTC"))
 
 
 def _caller(context: flight.ServerCallContext) -> Caller:

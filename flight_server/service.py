@@ -17,6 +17,7 @@ from flight_server import startup
 from flight_server.config import Settings
 from flight_server.pipeline import Limits, Pipeline
 from flight_server.server import FlightServer
+from flight_server.snapshots import SnapshotLimits
 from flight_server.tickets import TicketSigner
 from kernels.backend import is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
@@ -59,7 +60,9 @@ class Service:
             seconds=round(seconds, 3),
         )
         self._pool = ConnectionPool(dsn, _pool_options(settings))
-        pipeline = Pipeline(self._pool, RegionPool(settings.memory_mib * MIB), self._backend, _limits(settings))
+        self._pipeline = pipeline = Pipeline(
+            self._pool, RegionPool(settings.memory_mib * MIB), self._backend, _limits(settings)
+        )
         self._facts = facts
         try:
             self._server = FlightServer(
@@ -69,6 +72,7 @@ class Service:
                 info=self.info,
                 token=settings.token(),
                 certificates=_certificates(settings),
+                replicas=settings.replica_uris(),
             )
         except (OSError, pa.ArrowException) as failure:  # a bad address, a taken port, a bad certificate
             self._pool.close()
@@ -80,6 +84,10 @@ class Service:
         return startup.describe(self._backend, self._facts) | {
             "uri": self.uri,
             "streams": self._server.streams,
+            "snapshots": {
+                "held": self._pipeline.keeper.count,
+                "oldest_s": round(self._pipeline.keeper.oldest_s, 3),
+            },
         }
 
     def run(self) -> None:
@@ -123,6 +131,7 @@ class Service:
         if not clean:
             # Threads are stuck in gRPC behind clients that do not read: the process's end closes all sockets.
             os._exit(0)
+        self._pipeline.close()
         self._pool.close()
 
 
@@ -141,6 +150,12 @@ def _limits(settings: Settings) -> Limits:
         lock_timeout_s=settings.lock_timeout_s,
         reader=settings.reader,
         max_streams=settings.max_streams,
+        snapshots=SnapshotLimits(
+            lease_s=min(settings.snapshot_lease_s, settings.snapshot_max_s),
+            max_s=settings.snapshot_max_s,
+            # Readers need connections too: holders never take more than half.
+            count=min(settings.max_snapshots, settings.max_connections // 2),
+        ),
     )
 
 

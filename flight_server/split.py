@@ -104,11 +104,7 @@ def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...],
     if request.limit is not None:
         raise _KeepWhole("a limit counts rows of the whole")
     try:
-        shape = (
-            _table_shape(request, columns)
-            if request.table is not None
-            else _sql_shape(statement.bare(request.sql or ""))
-        )
+        shape = shape_of(request, columns)
     except (SqlglotError, RecursionError) as failure:
         raise _KeepWhole("the statement was not understood") from failure
     found, problem = session.leaves(shape.relation)
@@ -126,8 +122,15 @@ def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...],
     return parts
 
 
+def shape_of(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
+    """Return a request's statement, ready to take one more condition; whether that is safe is not looked at."""
+    if request.table is not None:
+        return _table_shape(request, columns)
+    return _sql_shape(statement.bare(request.sql or ""))
+
+
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class Shape:
     """A statement over one relation, ready to take one more condition."""
 
     relation: str
@@ -149,7 +152,7 @@ def _leaf_tail(part: PageRange, where: str) -> str:
     return f"{tail} AND ({where}\n)" if where else tail
 
 
-def _table_shape(request: ReadRequest, columns: tuple[Column, ...]) -> _Shape:
+def _table_shape(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
     """A table request: its columns by name, for a leaf may hold them in another order."""
     names = ", ".join(statement.quote(column.name) for column in columns)
     where = None
@@ -158,10 +161,10 @@ def _table_shape(request: ReadRequest, columns: tuple[Column, ...]) -> _Shape:
         if {name for name, value in parsed.args.items() if value} - SELECT_PARTS:
             raise _KeepWhole("the condition is more than a condition")
         where = parsed.args["where"].this
-    return _Shape(statement.relation(request.table or ()), where, f"SELECT {names}", request.where or "")
+    return Shape(statement.relation(request.table or ()), where, f"SELECT {names}", request.where or "")
 
 
-def _sql_shape(sql: str) -> _Shape:
+def _sql_shape(sql: str) -> Shape:
     """A plain ``SELECT columns FROM table [WHERE …]``, with the place where a condition fits in."""
     parsed = sqlglot.parse(sql, dialect=DIALECT)
     select = parsed[0] if parsed else None
@@ -186,7 +189,7 @@ def _sql_shape(sql: str) -> _Shape:
             raise _KeepWhole("the statement computes values")
     where = select.args.get("where")
     relation = ".".join(_folded(part) for part in (table.args.get("db"), table.this) if part is not None)
-    return _Shape(relation, where.this if where is not None else None, text=_spliced(sql))
+    return Shape(relation, where.this if where is not None else None, text=_spliced(sql))
 
 
 def _folded(identifier: exp.Identifier) -> str:

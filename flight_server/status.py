@@ -21,6 +21,7 @@ from kernels.errors import (
     PgflightError,
     PostgresError,
     RequestError,
+    SnapshotEndedError,
     TicketError,
     UnauthenticatedError,
     UnsupportedError,
@@ -39,6 +40,7 @@ KEPT_TAIL = 100
 """Characters kept of the end of a text that is cut: the SQLSTATE stands there."""
 
 BY_CLASS: tuple[tuple[type[PgflightError], type[Exception]], ...] = (
+    (SnapshotEndedError, pa.ArrowKeyError),
     (TicketError, flight.FlightUnauthorizedError),
     (UnsupportedError, pa.ArrowNotImplementedError),
     (RequestError, pa.ArrowInvalid),

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_json
+from flight_server.snapshots import Lease, Share
 from kernels.errors import RequestError, TicketError
+from transport.partition import Leaf, PageRange
+from transport.snapshot import Snapshot
 
 PREFIX = b"pgf1."
 """Version of the format; no SQL and no JSON begins like this."""
@@ -35,12 +38,15 @@ class Ticket:
         Unix time, seconds.
     schema_digest : str
         Digest of the schema that was promised.
+    share : Share or None
+        What to read of it, and under which snapshot; None for all.
     """
 
     request: ReadRequest
     identity: str
     expires_at: float
     schema_digest: str
+    share: Share | None = None
 
 
 class TicketSigner:
@@ -58,14 +64,24 @@ class TicketSigner:
         self._key = key or secrets.token_bytes(KEY_BYTES)
         self.lifetime_s = lifetime_s
 
-    def seal(self, request: ReadRequest, identity: str, schema_digest: str) -> bytes:
-        """Return the bytes of a fresh ticket."""
+    def seal(
+        self,
+        request: ReadRequest,
+        identity: str,
+        schema_digest: str,
+        *,
+        share: Share | None = None,
+        lifetime_s: float | None = None,
+    ) -> bytes:
+        """Return the bytes of a fresh ticket; `lifetime_s` where it differs from the signer's."""
         parts = {
             "r": request.to_json(),
             "i": identity,
-            "e": round(time.time() + self.lifetime_s, 3),
+            "e": round(time.time() + (self.lifetime_s if lifetime_s is None else lifetime_s), 3),
             "s": schema_digest,
         }
+        if share is not None:
+            parts |= {"l": _lease_json(share.lease), "p": [_range_json(part) for part in share.ranges]}
         body = base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode())
         return PREFIX + body + b"." + self._sign(body)
 
@@ -97,6 +113,25 @@ def _read(body: bytes) -> Ticket:
     """Parse a body whose signature is right; an older version of this server may have made it."""
     try:
         parts: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body))
-        return Ticket(parse_json(parts["r"], {}), parts["i"], parts["e"], parts["s"])
+        share = None
+        if "l" in parts:
+            share = Share(_lease(parts["l"]), tuple(_range(*part) for part in parts["p"]))
+        return Ticket(parse_json(parts["r"], {}), parts["i"], parts["e"], parts["s"], share)
     except (binascii.Error, ValueError, KeyError, TypeError, RequestError) as failure:
         raise TicketError("the ticket is of another version: ask for a new one with GetFlightInfo") from failure
+
+
+def _lease_json(lease: Lease) -> list[str]:
+    return [lease.id, lease.snapshot.name, lease.snapshot.content, lease.snapshot.server]
+
+
+def _lease(parts: list[str]) -> Lease:
+    return Lease(parts[0], Snapshot(*parts[1:]))
+
+
+def _range_json(part: PageRange) -> list[Any]:
+    return [part.leaf.oid, part.leaf.schema, part.leaf.name, part.leaf.pages, part.begin, part.end]
+
+
+def _range(oid: int, schema: str, name: str, pages: int, begin: int, end: int | None) -> PageRange:
+    return PageRange(Leaf(oid, schema, name, pages), begin, end)

@@ -6,6 +6,7 @@
     ├── ConfigError            the server's own settings do not make sense
     ├── RequestError           what the client asked for cannot be understood, or is refused by name
     │   ├── TicketError        a ticket that is forged, expired, foreign or out of date
+    │   │   └── SnapshotEndedError   the snapshot it reads is gone: plan the read again
     │   └── UnsupportedError   a call this server does not serve at all
     ├── UnauthenticatedError   no or wrong credentials
     ├── DecodeError            PostgreSQL's bytes break the wire format
@@ -37,6 +38,15 @@ class RequestError(PgflightError):
 
 class TicketError(RequestError):
     """The ticket is forged, expired, another's, or describes a schema that is no longer true."""
+
+
+class SnapshotEndedError(TicketError):
+    """The snapshot that the ticket reads has ended; the same ticket will never be good again."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(
+            "the snapshot of this ticket has ended: plan the read again" + (f" ({reason})" if reason else "")
+        )
 
 
 class UnsupportedError(RequestError):

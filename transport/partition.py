@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transport.catalog import Connection
@@ -82,6 +83,11 @@ class PageRange:
     end: int | None
 
     @property
+    def pages(self) -> int:
+        """Pages that were there when the leaf's size was read."""
+        return max(0, (self.leaf.pages if self.end is None else self.end) - self.begin)
+
+    @property
     def condition(self) -> str:
         """The range as SQL that PostgreSQL answers with a TID range scan."""
         lower = f"ctid >= '({self.begin},0)'::pg_catalog.tid"
@@ -97,12 +103,37 @@ def leaves(connection: Connection, relation: str) -> tuple[list[Leaf], str | Non
 
 def ranges(found: list[Leaf], streams: int, *, ordered: bool) -> list[PageRange]:
     """Cut leaves into ranges of pages, enough of them to keep `streams` busy to the end."""
-    total = sum(leaf.pages for leaf in found)
+    return cut([PageRange(leaf, 0, None) for leaf in found], streams, ordered=ordered)
+
+
+def cut(whole: Sequence[PageRange], streams: int, *, ordered: bool) -> list[PageRange]:
+    """Cut ranges of pages into smaller ones; an open range leaves its last part open."""
+    total = sum(page_range.pages for page_range in whole)
     size = min(MAX_RANGE_PAGES, max(MIN_RANGE_PAGES, total // (streams * RANGES_PER_STREAM)))
     if ordered:
         size = min(size, ORDERED_RANGE_PAGES)
-    cut = []
+    parts = []
+    for one in whole:
+        begins = list(range(one.begin, one.begin + max(one.pages, 1), size))
+        parts += [
+            PageRange(one.leaf, begin, end) for begin, end in zip(begins, [*begins[1:], one.end], strict=True)
+        ]
+    return parts
+
+
+def share_out(found: list[Leaf], count: int) -> list[list[PageRange]]:
+    """Deal the pages of leaves to at most `count` readers, in order and evenly; each gets at least one range."""
+    total = sum(leaf.pages for leaf in found)
+    count = max(1, min(count, total // MIN_RANGE_PAGES))
+    shares: list[list[PageRange]] = [[] for _ in range(count)]
+    before = 0
     for leaf in found:
-        begins = list(range(0, max(leaf.pages, 1), size))
-        cut += [PageRange(leaf, begin, end) for begin, end in zip(begins, [*begins[1:], None], strict=True)]
-    return cut
+        # Reader k gets the pages from k/count of the whole; borders are rounded once, so none is lost.
+        borders = [total * k // count - before for k in range(1, count)]
+        inside = [border for border in borders if 0 < border < leaf.pages]
+        reader = sum(border <= 0 for border in borders)
+        for begin, end in zip([0, *inside], [*inside, None], strict=True):
+            shares[reader].append(PageRange(leaf, begin, end))
+            reader += 1
+        before += leaf.pages
+    return shares

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ import structlog
 from psycopg import pq
 
 from kernels.column import Column
-from kernels.errors import DecodeError, OverloadedError, RequestError
+from kernels.errors import DecodeError, OverloadedError, PostgresError, RequestError, SnapshotEndedError
 from kernels.typing import Allocate
-from transport import catalog, partition
+from transport import catalog, partition, snapshot
 from transport.catalog import Connection, Table
 from transport.failures import require_ok, translated
 from transport.messages import Request
@@ -24,6 +23,7 @@ from transport.partition import Leaf
 from transport.pool import ConnectionPool
 from transport.reader import open_reader
 from transport.reply import Reply
+from transport.snapshot import Snapshot
 
 log = structlog.get_logger("pgflight.transport")
 
@@ -34,7 +34,7 @@ begin isolation level repeatable read read only;
 select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true){more}
 """
 NO_PARALLEL_QUERY = ", set_config('max_parallel_workers_per_gather', '0', true)"
-SNAPSHOT_ID = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
+IDLE_TIMEOUT = ", set_config('idle_in_transaction_session_timeout', '{idle_ms}', true)"
 STATUS_LETTERS = {pq.TransactionStatus.INTRANS: "T", pq.TransactionStatus.INERROR: "E"}
 
 
@@ -57,6 +57,8 @@ class SessionOptions:
     parallel_query : bool
         Whether PostgreSQL may use parallel workers of its own.  A page range is read by one process: planned in
         parallel it would scan the whole table.
+    idle_timeout_s : float or None
+        PostgreSQL ends the session when it has been idle for so long; None for the server's own setting.
     """
 
     block_bytes: int = 1 << 20
@@ -65,6 +67,7 @@ class SessionOptions:
     lock_timeout_s: float = 30.0
     reader: str = "auto"
     parallel_query: bool = True
+    idle_timeout_s: float | None = None
 
 
 class Session:
@@ -76,7 +79,7 @@ class Session:
     options : SessionOptions
     connection : Connection, optional
         One that was taken from the pool; by default the session takes one.
-    snapshot : str, optional
+    snapshot : Snapshot, optional
         An exported snapshot to read, whose exporter must still be in its transaction.
 
     Leaving the context always ends the transaction by ROLLBACK.  The connection returns to the pool only if its
@@ -89,7 +92,7 @@ class Session:
         options: SessionOptions,
         *,
         connection: Connection | None = None,
-        snapshot: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self._pool = pool
         self._options = options
@@ -102,8 +105,10 @@ class Session:
         try:
             with translated():
                 self._begin()
-        except BaseException:
+        except BaseException as failure:
             self._pool.discard(self._connection)
+            if self._snapshot and isinstance(failure, PostgresError) and failure.sqlstate in snapshot.GONE:
+                raise SnapshotEndedError from failure
             raise
         return self
 
@@ -122,15 +127,22 @@ class Session:
         self._pool.give_back(self._connection)
 
     def _begin(self) -> None:
-        timeout_s = self._options.statement_timeout_s
+        timeout_s, idle_s = self._options.statement_timeout_s, self._options.idle_timeout_s
+        more = "" if self._options.parallel_query else NO_PARALLEL_QUERY
+        if idle_s is not None:
+            more += IDLE_TIMEOUT.format(idle_ms=max(1, int(idle_s * 1000)))
         self._connection.execute(
             BEGIN_SQL.format(
                 statement_ms=0 if timeout_s is None else max(1, int(timeout_s * 1000)),
                 lock_ms=int(self._options.lock_timeout_s * 1000),
-                snapshot=_import_sql(self._snapshot),
-                more="" if self._options.parallel_query else NO_PARALLEL_QUERY,
+                snapshot=self._snapshot.import_sql if self._snapshot else "",
+                more=more,
             ).encode()
         )
+        if self._snapshot:
+            seen = snapshot.facts(self._connection)
+            if seen != (self._snapshot.content, self._snapshot.server):
+                raise SnapshotEndedError
 
     @property
     def backend_pid(self) -> int:
@@ -209,11 +221,10 @@ class Session:
         with translated():
             self._connection.execute(b"release savepoint attempt")
 
-    def export_snapshot(self) -> str:
-        """Return the identifier of this transaction's snapshot, good for as long as the transaction lasts."""
+    def export_snapshot(self) -> Snapshot:
+        """Export this transaction's snapshot: good for as long as the transaction lasts."""
         with translated():
-            row = self._connection.execute(b"select pg_catalog.pg_export_snapshot()").fetchone()
-        return str(row[0]) if row else ""
+            return snapshot.export(self._connection)
 
     def rewritten(self) -> list[str]:
         """Return what this transaction has locked and was truncated or rewritten after its snapshot was taken.
@@ -282,11 +293,3 @@ class Session:
         ours, libpqs = reply.status or "T", self._connection.pgconn.transaction_status
         # libpq did not see an error that we read: it still says INTRANS, and ROLLBACK puts that right.
         return ours in ("T", "E") and libpqs in STATUS_LETTERS
-
-
-def _import_sql(snapshot: str | None) -> str:
-    if snapshot is None:
-        return ""
-    if not SNAPSHOT_ID.fullmatch(snapshot):
-        raise RequestError("malformed snapshot identifier")
-    return f"set transaction snapshot '{snapshot}';"

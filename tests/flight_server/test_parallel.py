@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from demo.postgres import EmbeddedPostgres
 from tests.helpers.server import ServerProcess
 
 ROWS = 60_000
-TYPED_FAILURES = (flight.FlightError, pa.ArrowException, KeyError)
 
 
 def request(table: str | None = None, sql: str | None = None, **parts: object) -> bytes:
@@ -262,140 +260,3 @@ def test_more_streams_than_connections(postgres: EmbeddedPostgres, tables: None)
         for thread in threads:
             thread.join()
     assert results == [ROWS] * 8
-
-
-class Bank:
-    """Accounts whose sum never changes, while money moves, rows move, and DDL gets in the way."""
-
-    ACCOUNTS = 20_000
-    TOTAL = ACCOUNTS * 100
-
-    def __init__(self, postgres: EmbeddedPostgres) -> None:
-        self.postgres = postgres
-        self.stop = threading.Event()
-        self.failures: list[BaseException] = []
-        with postgres.connect() as connection:
-            connection.execute(
-                f"""
-                drop schema if exists bank cascade; create schema bank;
-                create table bank.plain (id int8 primary key, balance int8, pad text);
-                insert into bank.plain select g, 100, repeat('x', 150) from generate_series(1, {self.ACCOUNTS}) g;
-                create table bank.parted (id int8, balance int8, pad text) partition by hash (id);
-                create table bank.part0 partition of bank.parted for values with (modulus 2, remainder 0);
-                create table bank.part1 partition of bank.parted for values with (modulus 2, remainder 1);
-                insert into bank.parted select * from bank.plain;
-                """
-            )
-
-    def run(self, *actions: object) -> list[threading.Thread]:
-        threads = [threading.Thread(target=self._loop, args=(action,)) for action in actions]
-        for thread in threads:
-            thread.start()
-        return threads
-
-    def _loop(self, action: object) -> None:
-        with self.postgres.connect() as connection:
-            while not self.stop.is_set():
-                try:
-                    action(connection)  # type: ignore[operator]
-                except (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable):
-                    continue  # the writers' own quarrels: their transaction is rolled back whole
-                except psycopg.Error as failure:
-                    self.failures.append(failure)
-                    return
-
-    @staticmethod
-    def transfer(connection: psycopg.Connection) -> None:
-        for table in ("bank.plain", "bank.parted"):
-            one, two = random.sample(range(1, Bank.ACCOUNTS + 1), 2)
-            with connection.transaction():
-                paid = connection.execute(f"update {table} set balance = balance - 1 where id = {one}").rowcount
-                got = connection.execute(f"update {table} set balance = balance + 1 where id = {two}").rowcount
-                if (paid, got) != (1, 1):  # an account was being moved: nothing may change
-                    raise psycopg.Rollback
-
-    @staticmethod
-    def move(connection: psycopg.Connection) -> None:
-        """Delete accounts and insert them again: their rows go to other pages."""
-        first = random.randrange(1, Bank.ACCOUNTS - 200)
-        with connection.transaction():
-            connection.execute(
-                f"with gone as (delete from bank.plain where id between {first} and {first + 99} returning *) "
-                "insert into bank.plain select * from gone"
-            )
-
-    @staticmethod
-    def vacuum(connection: psycopg.Connection) -> None:
-        connection.execute("vacuum bank.plain")
-        time.sleep(0.05)
-
-    @staticmethod
-    def rewrite(connection: psycopg.Connection) -> None:
-        """DDL that gives the table new storage: VACUUM FULL, ALTER … TYPE, TRUNCATE and refill."""
-        connection.execute("set lock_timeout = '200ms'")
-        choice = random.randrange(4)
-        if choice == 0:
-            connection.execute("vacuum full bank.plain")
-        elif choice == 1:
-            connection.execute("alter table bank.plain alter pad type varchar")
-            connection.execute("alter table bank.plain alter pad type text using pad || ''")
-        elif choice == 2:
-            with connection.transaction():
-                connection.execute("create temp table kept on commit drop as select * from bank.plain")
-                connection.execute("truncate bank.plain")
-                connection.execute("insert into bank.plain select * from kept")
-        else:
-            with connection.transaction():
-                connection.execute("alter table bank.parted detach partition bank.part1")
-                connection.execute(
-                    "alter table bank.parted attach partition bank.part1 for values with (modulus 2, remainder 1)"
-                )
-        time.sleep(0.1)
-
-
-def audit(server: ServerProcess, bank: Bank, reads: int) -> tuple[int, int]:
-    """Read the accounts `reads` times; every read that completes must be right.  Return (right, refused)."""
-    right = refused = 0
-    with flight.connect(server.uri) as client:
-        for number in range(reads):
-            options = {"streams": (2, 4, 8)[number % 3], "ordered": number % 5 == 0, "timeout_s": 30}
-            table = ("bank.plain", "bank.parted")[number % 2]
-            try:
-                result = read(client, request(table, options=options))
-            except TYPED_FAILURES:
-                refused += 1
-                continue
-            assert result.num_rows == Bank.ACCOUNTS
-            assert pc.sum(result["balance"]).as_py() == Bank.TOTAL
-            assert pc.count_distinct(result["id"]).as_py() == Bank.ACCOUNTS
-            right += 1
-    assert not bank.failures
-    return right, refused
-
-
-def bank_audit(postgres: EmbeddedPostgres, reads: int, record: pytest.RecordProperty) -> None:
-    bank = Bank(postgres)
-    with ServerProcess(postgres.dsn(), "--max-connections", "20") as server:
-        threads = bank.run(bank.transfer, bank.transfer, bank.move, bank.vacuum, bank.rewrite)
-        try:
-            right, refused = audit(server, bank, reads)
-        finally:
-            bank.stop.set()
-            for thread in threads:
-                thread.join()
-    with postgres.connect() as connection:
-        connection.execute("drop schema bank cascade")
-    record("right", right)
-    record("refused", refused)
-    print(f"bank transfer: {right} reads right, {refused} refused, 0 wrong")
-    assert right > reads * 0.8
-
-
-def test_bank_transfer(postgres: EmbeddedPostgres, record_property: pytest.RecordProperty) -> None:
-    bank_audit(postgres, 200, record_property)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_bank_transfer_long(postgres: EmbeddedPostgres, record_property: pytest.RecordProperty) -> None:
-    bank_audit(postgres, 1200, record_property)

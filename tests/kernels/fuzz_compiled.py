@@ -21,6 +21,8 @@ from tests.kernels.fuzz_replies import recordings
 from tests.kernels.guarded import MARK, MARK_BYTES, STALE, Slab
 from tests.kernels.mutate import BYTES, HUGE, LENGTHS, SHORTS, SIGNS, Recording
 
+LARGEST_STEP = 16
+"""A field of fixed width may be stepped over before the block's end is looked at: the next one then begins there."""
 PAD = layout.WIRE_PAD_BYTES
 LIMIT = 1024
 CAPACITY = 1 << 16
@@ -104,6 +106,19 @@ def break_by_moving(state, block, size, donor):
 
 
 @numba.njit
+def cut_row(state, block, starts, size):
+    """End the block inside a row whose message says that it ends there; return the new size.
+
+    What lies behind the block may then be the rest of the row, with lengths as they should be.
+    """
+    start = starts[draw(state, starts.size)]
+    stop = min(size, start + 1 + max(4, oracle.big(block, start + 1, 4)))
+    end = start + 5 + draw(state, max(1, stop - start - 4))
+    put(block, start + 1, end - start - 1, 4)
+    return min(size, end)
+
+
+@numba.njit
 def arrange(columns, rows, base):
     """Place the buffers as `Plan.arrange` does, from byte `base` on; return (table, where data begins)."""
     table = columns.copy()
@@ -147,7 +162,7 @@ def check(wire, begin, end, kind, arena, kernel, columns, scratch):
             return WROTE_OUTSIDE, rows
     if failed:
         row, column, offset = failure[layout.ROW], failure[layout.COLUMN], failure[layout.OFFSET]
-        if not (0 <= row < rows and 0 <= column < fields and ours[row] <= offset <= end):
+        if not (0 <= row < rows and 0 <= column < fields and ours[row] <= offset <= end + LARGEST_STEP):
             return PLACE_WRONG, rows
         verdict, where = oracle.row_fault(wire, ours[row], our_ends[row], columns)
         if verdict == oracle.GOOD:
@@ -169,7 +184,9 @@ def check(wire, begin, end, kind, arena, kernel, columns, scratch):
 
 
 @numba.njit
-def campaign(count, state, sound, words, halves, donor, kind, wire, arena, kernel, columns, scratch, block):
+def campaign(
+    count, state, sound, starts, words, halves, donor, kind, wire, arena, kernel, columns, scratch, block
+):
     """Break and check `count` times; return (problem, accepted blocks, size of the block in `block`)."""
     accepted = 0
     for _ in range(count):
@@ -177,8 +194,11 @@ def campaign(count, state, sound, words, halves, donor, kind, wire, arena, kerne
         block[:size] = sound
         for _mutation in range(draw(state, 4)):
             break_in_place(state, block, words, halves, size)
-        if draw(state, 3) == 0:
+        way = draw(state, 6)
+        if way < 2:
             size = break_by_moving(state, block, size, donor)
+        elif way == 2:
+            size = cut_row(state, block, starts, size)
         begin = wire.size - PAD - size
         wire[begin : begin + size] = block[:size]
         # What lies behind the block must not matter: often it is what a receiver would find there.
@@ -200,6 +220,7 @@ class Target:
 
     recording: Recording
     sound: np.ndarray
+    starts: np.ndarray
     words: np.ndarray
     halves: np.ndarray
     kernel: np.ndarray
@@ -216,12 +237,14 @@ def target(recording: Recording) -> Target:
         size = int.from_bytes(sound[1:5], "big") - 19
         sound[:24] = b"d" + size.to_bytes(4, "big")
         moved += 19
+    starts = [max(0, at - moved) for at in recording.starts if at >= first]
     words = [max(1, at - moved) for at in recording.words if at - moved >= 0 or at == first + 1]
     halves = [at - moved for at in recording.halves]
     planned = plan(recording.columns, golden.policy(recording.name))
     return Target(
         recording,
         np.frombuffer(bytes(sound), np.uint8),
+        np.array(starts, np.int64),
         np.array(words, np.int64),
         np.array(halves, np.int64),
         planned.descriptors,
@@ -264,7 +287,7 @@ def main(count: int, seed: int) -> int:
             before = int(state[0])
             donor = small[(done + index) % len(small)].sound
             problem, good, size = campaign(
-                share, state, of.sound, of.words, of.halves, donor,
+                share, state, of.sound, of.starts, of.words, of.halves, donor,
                 ord("d" if of.recording.framing == "copy" else "D"),
                 wire, arena, of.kernel, of.columns, scratch_for(of), block,
             )  # fmt: skip

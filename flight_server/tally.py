@@ -1,0 +1,52 @@
+"""What one read amounts to: its line in the log, and its deadline."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from flight_server.telemetry import query_digest
+from kernels.errors import DeadlineError
+
+log = structlog.get_logger("pgflight.stream")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one read amounts to.
+
+    Parameters
+    ----------
+    query : str
+        Its statement; the log shows a digest.
+    timeout_s : float
+        Time allowed; 0 for no limit.
+    """
+
+    query: str
+    timeout_s: float
+    started: float = field(default_factory=time.monotonic)
+    rows: int = 0
+    wire_bytes: int = 0
+    outcome: str = "abandoned"
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def require_time(self) -> None:
+        """Raise when the read's time is over."""
+        if self.timeout_s and time.monotonic() - self.started > self.timeout_s:
+            raise DeadlineError(f"the read took longer than {self.timeout_s:g} s")
+
+    def log(self) -> None:
+        """Write the line."""
+        log.info(
+            "read",
+            query=query_digest(self.query),
+            outcome=self.outcome,
+            rows=self.rows,
+            wire_bytes=self.wire_bytes,
+            seconds=round(time.monotonic() - self.started, 6),
+            **self.facts,
+        )
