@@ -247,6 +247,8 @@ class EmbeddedPostgres:
         with psycopg.connect(
             self.dsn(user=SUPERUSER, dbname="postgres", unix=True), autocommit=True
         ) as connection:
+            if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+                return  # a standby has what its primary has
             if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).rowcount:
                 create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
                 connection.execute(create.format(role, sql.Literal(self.password)))

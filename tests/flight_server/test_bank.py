@@ -72,7 +72,11 @@ def bank_audit(postgres: EmbeddedPostgres, reads: int, record: pytest.RecordProp
         connection.execute("drop schema bank cascade")
     record("right", right)
     record("refused", refused)
-    print(f"bank transfer: {right} reads right, {refused} refused, 0 wrong")
+    print(f"bank transfer: {right} reads right, {refused} refused, 0 wrong; meanwhile {dict(bank.done)}")
+    assert all(
+        bank.done[action]
+        for action in ("transfer", "move", "vacuum", "vacuum full", "alter", "truncate", "detach")
+    )
     assert right > reads * 0.8
 
 

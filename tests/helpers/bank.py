@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 
 import psycopg
 
@@ -21,6 +22,7 @@ class Bank:
         self.postgres = postgres
         self.stop = threading.Event()
         self.failures: list[BaseException] = []
+        self.done: Counter[str] = Counter()
         with postgres.connect() as connection:
             connection.execute(
                 f"""
@@ -44,7 +46,7 @@ class Bank:
         with self.postgres.connect() as connection:
             while not self.stop.is_set():
                 try:
-                    action(connection)  # type: ignore[operator]
+                    self.done[action(connection)] += 1  # type: ignore[operator]
                 except (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable):
                     continue  # the writers' own quarrels: their transaction is rolled back whole
                 except psycopg.Error as failure:
@@ -52,7 +54,7 @@ class Bank:
                     return
 
     @staticmethod
-    def transfer(connection: psycopg.Connection) -> None:
+    def transfer(connection: psycopg.Connection) -> str:
         for table in ("bank.plain", "bank.parted"):
             one, two = random.sample(range(1, Bank.ACCOUNTS + 1), 2)
             with connection.transaction():
@@ -60,9 +62,10 @@ class Bank:
                 got = connection.execute(f"update {table} set balance = balance + 1 where id = {two}").rowcount
                 if (paid, got) != (1, 1):  # an account was being moved: nothing may change
                     raise psycopg.Rollback
+        return "transfer"
 
     @staticmethod
-    def move(connection: psycopg.Connection) -> None:
+    def move(connection: psycopg.Connection) -> str:
         """Delete accounts and insert them again: their rows go to other pages."""
         first = random.randrange(1, Bank.ACCOUNTS - 200)
         with connection.transaction():
@@ -70,14 +73,16 @@ class Bank:
                 f"with gone as (delete from bank.plain where id between {first} and {first + 99} returning *) "
                 "insert into bank.plain select * from gone"
             )
+        return "move"
 
     @staticmethod
-    def vacuum(connection: psycopg.Connection) -> None:
+    def vacuum(connection: psycopg.Connection) -> str:
         connection.execute("vacuum bank.plain")
         time.sleep(0.05)
+        return "vacuum"
 
     @staticmethod
-    def rewrite(connection: psycopg.Connection) -> None:
+    def rewrite(connection: psycopg.Connection) -> str:
         """DDL that gives the table new storage: VACUUM FULL, ALTER … TYPE, TRUNCATE and refill."""
         connection.execute("set lock_timeout = '200ms'")
         choice = random.randrange(4)
@@ -98,3 +103,4 @@ class Bank:
                     "alter table bank.parted attach partition bank.part1 for values with (modulus 2, remainder 1)"
                 )
         time.sleep(0.1)
+        return ("vacuum full", "alter", "truncate", "detach")[choice]

@@ -1,0 +1,59 @@
+"""Reads from a hot standby, and from a primary and its standby behind one connection string."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pyarrow.compute as pc
+import pytest
+from pyarrow import flight
+
+from demo.postgres import EmbeddedPostgres
+from tests.helpers.server import ServerProcess
+from tests.helpers.standby import PRIMARY_SETTINGS, caught_up, hot_standby
+from tests.helpers.waiting import eventually
+
+ROWS = 60_000
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[EmbeddedPostgres, EmbeddedPostgres]]:
+    with EmbeddedPostgres.start(settings=PRIMARY_SETTINGS) as primary, hot_standby(primary) as standby:
+        with primary.connect() as connection:
+            connection.execute("create table t (id int8 not null, pad text)")
+            connection.execute(f"insert into t select g, repeat('x', 100) from generate_series(1, {ROWS}) g")
+        eventually(lambda: caught_up(primary, standby))
+        yield primary, standby
+
+
+def info_of(client: flight.FlightClient, **options: object) -> flight.FlightInfo:
+    command = json.dumps({"table": "t", "options": options}).encode()
+    return client.get_flight_info(flight.FlightDescriptor.for_command(command))
+
+
+@pytest.mark.parametrize("options", [{"streams": 1}, {"streams": 4}, {"endpoints": 4}])
+def test_a_standby_serves_parallel_reads(
+    pair: tuple[EmbeddedPostgres, EmbeddedPostgres], options: dict[str, object]
+) -> None:
+    with ServerProcess(pair[1].dsn()) as server, flight.connect(server.uri) as client:
+        info = info_of(client, **options)
+        facts = json.loads(info.app_metadata)
+        assert max(facts["streams"], facts.get("endpoints", 1)) == next(iter(options.values()))
+        ids = [client.do_get(endpoint.ticket).read_all()["id"] for endpoint in info.endpoints]
+        assert sum(len(part) for part in ids) == ROWS
+        assert sum(pc.sum(part).as_py() for part in ids) == ROWS * (ROWS + 1) // 2
+
+
+def test_connections_to_both_are_one_stream(pair: tuple[EmbeddedPostgres, EmbeddedPostgres]) -> None:
+    """A snapshot of one server cannot be imported in the other: who cannot join leaves, nobody reads wrong."""
+    hosts = f"host=127.0.0.1,127.0.0.1 port={pair[0].port},{pair[1].port} load_balance_hosts=random"
+    with ServerProcess(f"{hosts} user=pgflight dbname=demo") as server, flight.connect(server.uri) as client:
+        for _ in range(12):
+            (endpoint,) = info_of(client, streams=4).endpoints
+            ids = client.do_get(endpoint.ticket).read_all()["id"]
+            assert len(ids) == pc.count_distinct(ids).as_py() == ROWS
+        assert any(
+            line.get("event") == "stream left" and "another server" in line["reason"] for line in server.log
+        )
+        assert any(line.get("streams") != 4 for line in server.log if line.get("event") == "read")
