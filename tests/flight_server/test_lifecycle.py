@@ -93,6 +93,34 @@ def test_death_of_the_client_frees_the_backend(
     eventually(lambda: busy_backends(database), lambda count: count == 0, deadline_s=1.5)
 
 
+def locks(database: psycopg.Connection, table: str) -> int:
+    row = database.execute("select count(*) from pg_locks where relation = %s::regclass", (table,)).fetchone()
+    return int(row[0])
+
+
+@pytest.mark.parametrize("end", ["kill", "cancel"])
+def test_the_end_of_a_parallel_read_frees_all_its_backends(
+    server: ServerProcess, database: psycopg.Connection, end: str
+) -> None:
+    database.execute("create table scratch.wide (id int8, pad text)")
+    database.execute("insert into scratch.wide select g, repeat('x', 1000) from generate_series(1, 60000) g")
+    query = b'{"table": "scratch.wide", "options": {"streams": 4}}'
+    if end == "kill":
+        process = other_process(server.uri, query)
+        assert busy_backends(database) == 4
+        reap(process)
+    else:
+        with flight.connect(server.uri) as client:
+            reader = client.do_get(flight.Ticket(query))
+            reader.read_chunk()
+            assert busy_backends(database) == 4
+            reader.cancel()
+    eventually(lambda: busy_backends(database), lambda count: count == 0, deadline_s=1.0)
+    assert locks(database, "scratch.wide") == 0
+    ages = "select count(*) from pg_stat_activity where application_name = 'pgflight' and backend_xmin is not null"
+    assert database.execute(ages).fetchone() == (0,)
+
+
 def test_two_hundred_cancelled_reads_leave_nothing(
     own_server: ServerProcess, database: psycopg.Connection
 ) -> None:
