@@ -25,6 +25,9 @@ SETUP_SQL = (
 )
 CHECK_INTERVAL_SQL = "set client_connection_check_interval to '1s'"
 CANCEL_WAIT_S = 1.0
+CONNECT_WAIT_S = 5.0
+"""How long a new connection may take before we ask ourselves why: PostgreSQL restarting is waited for."""
+CONNECT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class ConnectionPool:
 
     def __init__(self, dsn: str, options: PoolOptions | None = None) -> None:
         self._options = options or PoolOptions()
+        self._dsn = dsn
         self.types = TypeCache()
         self._slots = Slots(self._options.max_connections, self._options.max_waiting)
         self._pool: psycopg_pool.ConnectionPool[Connection] = psycopg_pool.ConnectionPool(
@@ -163,13 +167,21 @@ class ConnectionPool:
         try:
             with translated():
                 while len(taken) < count:
-                    taken.append(self._pool.getconn())
+                    taken.append(self._connection())
         except BaseException:
             self._slots.give_back(count - len(taken))
             for connection in taken:
                 self.give_back(connection)
             raise
         return taken
+
+    def _connection(self) -> Connection:
+        """Return an idle connection or a new one; when that takes long, find out why and say so."""
+        try:
+            return self._pool.getconn(timeout=min(CONNECT_WAIT_S, self._options.wait_s))
+        except psycopg_pool.PoolTimeout:
+            psycopg.connect(self._dsn, connect_timeout=CONNECT_TIMEOUT_S).close()  # raises the reason
+            return self._pool.getconn()
 
     def give_back(self, connection: Connection) -> None:
         """Return a connection whose protocol state is known and which is in no transaction."""

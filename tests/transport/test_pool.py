@@ -213,6 +213,6 @@ def test_a_lent_connection_is_closed_when_it_comes_back_to_a_closed_pool(postgre
 def test_a_wrong_password(postgres_tls) -> None:
     dsn = postgres_tls.dsn(password="wrong")
     pool = ConnectionPool(dsn, PoolOptions(wait_s=1))
-    with pytest.raises(ConnectionLostError):
+    with pytest.raises(ConnectionLostError, match="password authentication failed"):
         pool.take()
     pool.close()
