@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmark``, and its commands ``kernels``, ``memory``, ``latency`` and ``plot``."""
+"""The command line: ``python -m benchmark``, and its commands; ``--help`` lists them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from benchmark import decoding, latency, memory, plot, report, setting
+from benchmark import decoding, latency, memory, plot, report, scaling, scaling_plot, setting
 from benchmark.contest import Contest, DifferentError
 from benchmark.contestants import UnknownContestantError, by_name
 from benchmark.environment import describe
 from benchmark.plot import PlotError
 from benchmark.progress import filling, reading
 from benchmark.results import DatasetResult
+from benchmark.scaling import Curve, Scaling, TooSmallError
 from benchmark.target import Target
 from benchmark.worker import WorkerError
 from demo.distribution import DistributionError
@@ -36,7 +37,7 @@ MAX_AUTO_STREAMS = 4  # as the server's own default
 PIPE_COLUMNS = 110
 FAILURES = (
     DistributionError, PostgresError, ServerError, GeneratorError, UnknownContestantError, WorkerError,
-    DifferentError, PlotError, PgflightError, psycopg.Error, OSError, ModuleNotFoundError,
+    DifferentError, PlotError, TooSmallError, PgflightError, psycopg.Error, OSError, ModuleNotFoundError,
 )  # fmt: skip
 
 Tables = Annotated[list[str] | None, typer.Option("--dataset", help="lineorder or lineitem; repeatable.")]
@@ -80,6 +81,50 @@ def contest(
         _write(json_file, facts, written)
         if plot_file is not None:
             plot.draw(results, facts, plot_file)
+
+
+@app.command("scaling")
+def scaling_command(
+    dataset: Tables = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 5_000_000,
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds after the warm-up.")] = 5,
+    streams_list: Annotated[str | None, typer.Option(help="Such as 1,2,4; else doubling up to the cores.")] = None,
+    endpoints: Annotated[bool, typer.Option(help="Also read by as many endpoints, a process each.")] = False,
+    json_file: Annotated[Path, typer.Option("--json", help="Write the figures to this file.")] = Path(
+        "scaling.json"
+    ),
+    plot_file: Plot = None,
+    dsn: Dsn = None,
+    data: Data = None,
+) -> None:
+    """Read whole tables by 1, 2, 4 … streams: pgflight, and as many raw streams, in turn."""
+    tables, counts = _tables(dataset), _counts(streams_list)
+    curves: dict[str, Curve] = {}
+    skipped: dict[str, str] = {}
+
+    def save() -> None:
+        written = [curve.to_json() for curve in curves.values()]
+        _write(json_file, facts, {"repeat": repeat, "scaling": written, "skipped": skipped})
+
+    with _prepared(dsn, data, scaling.postgres_settings(max(counts), rows)) as (database, facts):
+        with setting.pgflight_server(database, *scaling.server_options(max(counts))) as server:
+            for table in tables:
+                try:
+                    target = Target(database, server.uri, server.pid, table, rows, 1)
+                    _fill(target)
+                except GeneratorError as failure:
+                    skipped[table] = str(failure)
+                    console.print(f"{table}: skipped, {escape(str(failure))}", soft_wrap=True)
+                    continue
+                for curve in _curves(target, counts, repeat, endpoints=endpoints):
+                    curves[table] = curve
+                    save()  # after every round: what is measured is not lost when the time is up
+                console.print(report.scaling(curves[table]))
+        if not curves:
+            _fail("nothing was measured")
+        save()
+        if plot_file is not None:
+            _draw_if_possible(list(curves.values()), facts, json_file, plot_file)
 
 
 @app.command()
@@ -142,9 +187,13 @@ def plot_command(
     figures: Annotated[Path, typer.Argument(help="What --json wrote.", exists=True)],
     picture: Annotated[Path, typer.Argument(help="An SVG or PNG file.")],
 ) -> None:
-    """Draw a contest again."""
+    """Draw a contest, or scaling curves, again."""
     written = json.loads(figures.read_text())
     with _told():
+        if "scaling" in written:
+            curves = [Curve.from_json(each) for each in written["scaling"]]
+            scaling_plot.draw(curves, written["environment"], picture)
+            return
         results = [DatasetResult.from_json(each) for each in written["datasets"]]
         plot.draw(results, written["environment"], picture)
 
@@ -160,15 +209,36 @@ def _contest(target: Target, names: Sequence[str], repeat: int) -> DatasetResult
         return match.result()
 
 
+def _curves(target: Target, counts: Sequence[int], repeat: int, *, endpoints: bool) -> Iterator[Curve]:
+    """Yield the curve after every round, each time of one sample more."""
+    with reading(console, target.table) as step:
+        reads = Scaling(target, counts, step.to, endpoints=endpoints)
+        reads.require_streams()
+        step.of(reads.reads(repeat))
+        reads.warm_up()
+        for _ in range(repeat):
+            reads.round()
+            yield reads.result()
+
+
+def _draw_if_possible(curves: Sequence[Curve], facts: Mapping[str, Any], figures: Path, picture: Path) -> None:
+    try:
+        scaling_plot.draw(curves, facts, picture)
+    except ModuleNotFoundError as missing:
+        console.print(f"not drawn, {missing}: later, python -m benchmark plot {figures} {picture}", soft_wrap=True)
+
+
 def _fill(target: Target) -> None:
     with filling(console, target.table, target.rows) as progress:
         setting.fill(target, progress)
 
 
 @contextmanager
-def _prepared(dsn: str | None, data: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def _prepared(
+    dsn: str | None, data: Path | None, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Provide a PostgreSQL and the facts about this run; failures become one line."""
-    with _told(), setting.postgres(dsn, data) as database:
+    with _told(), setting.postgres(dsn, data, settings) as database:
         yield database, describe(database)
 
 
@@ -188,6 +258,16 @@ def _tables(dataset: Sequence[str] | None) -> list[str]:
         if table not in DATASETS:
             _fail(f"unknown data set {table!r}: choose from {', '.join(DATASETS)}")
     return tables
+
+
+def _counts(streams_list: str | None) -> list[int]:
+    """Read the numbers of streams from the command line, or choose them."""
+    if streams_list is None:
+        return scaling.doubling(len(os.sched_getaffinity(0)))
+    words = [word.strip() for word in streams_list.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        _fail(f"--streams-list {streams_list!r}: numbers of streams with commas between, such as 1,2,4")
+    return sorted(set(map(int, words)))
 
 
 def _write(path: Path | None, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> None:

@@ -82,6 +82,9 @@ CONTESTANTS: Sequence[Contestant] = (
 )  # fmt: skip
 """In the order they run, every round."""
 
+ENDPOINTS = Contestant("pgflight-endpoints", "pgflight, endpoints", "pgflight", "benchmark.endpoints:read", True)
+"""Counts rows in other processes and hands out none: for `benchmark.scaling`, where no values are compared."""
+
 FLOORS = {False: (COPY_FLOOR, DATAROW_FLOOR), True: (COPY_FLOOR + PARALLEL, DATAROW_FLOOR + PARALLEL)}
 """The floors to compare with, for one stream and for several."""
 
@@ -90,7 +93,7 @@ class UnknownContestantError(LookupError):
     """There is no contestant of that name."""
 
 
-def by_name(name: str) -> Contestant:
+def by_name(name: str, among: Sequence[Contestant] = CONTESTANTS) -> Contestant:
     """Find a contestant.
 
     Raises
@@ -98,9 +101,9 @@ def by_name(name: str) -> Contestant:
     UnknownContestantError
         There is none of that name.
     """
-    for contestant in CONTESTANTS:
+    for contestant in among:
         if contestant.name == name:
             return contestant
     raise UnknownContestantError(
-        f"unknown contestant {name!r}: choose from {', '.join(each.name for each in CONTESTANTS)}"
+        f"unknown contestant {name!r}: choose from {', '.join(each.name for each in among)}"
     )

@@ -19,12 +19,13 @@ from demo.server import ROOT
 PACKAGES = (
     "pyarrow", "numba", "numpy", "psycopg", "adbc-driver-postgresql", "adbc-driver-manager", "connectorx", "duckdb",
 )  # fmt: skip
+SETTINGS_SQL = "SELECT current_setting('server_version'), current_setting('shared_buffers')"
 
 
 def describe(dsn: str) -> dict[str, Any]:
     """Return the machine, the versions of everything that is measured, and the date."""
     with psycopg.connect(dsn) as connection:
-        row = connection.execute("SHOW server_version").fetchone()
+        row = connection.execute(SETTINGS_SQL).fetchone() or (None, None)
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu(),
@@ -32,7 +33,8 @@ def describe(dsn: str) -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
-        "postgresql": row[0] if row else None,
+        "postgresql": row[0],
+        "shared_buffers": row[1],
         "libpq": psycopg.pq.version(),
         "commit": _commit(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},

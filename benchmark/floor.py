@@ -1,16 +1,17 @@
 """The floors: PostgreSQL's rows received by the server's own reader, neither walked nor decoded.
 
-A stream is received as the server receives it: the same session (connect, BEGIN, snapshot), the same reader, one
-block of the same size filled again and again.  Of each full block only the last bytes are looked at, for the two
-messages that end a reply; the number of rows that CommandComplete claims must be the table's.
+A stream is received as the server receives it: over connections that are open already, the same session (BEGIN,
+snapshot), the same reader, one block of the same size filled again and again.  Of each full block only the last bytes
+are looked at, for the two messages that end a reply; the number of rows that CommandComplete claims must be the table's.
 """
 
 from __future__ import annotations
 
+import atexit
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from functools import cache
 
 from benchmark.target import Drained, Target
 from transport.memory import RegionPool
@@ -64,17 +65,26 @@ def drop(reply: Reply) -> int:
 
 
 def _single(target: Target, request: Request) -> Iterator[Drained]:
-    with closing(ConnectionPool(target.dsn)) as pool:
-        yield from _require_rows(_drain(pool, request), target)
+    yield from _require_rows(_drain(_pool(target.dsn, 1), request), target)
 
 
 def _parallel(target: Target, request: Callable[[str], Request]) -> Iterator[Drained]:
     count = target.streams
-    with closing(ConnectionPool(target.dsn, PoolOptions(max_connections=count))) as pool:
-        requests = [request(f"{target.sql} WHERE {part.condition}") for part in _ranges(pool, target)]
-        with ThreadPoolExecutor(count) as threads:
-            streams = threads.map(lambda each: list(_drain(pool, each)), requests)
-            yield from _require_rows((piece for stream in streams for piece in stream), target)
+    pool = _pool(target.dsn, count)
+    requests = [request(f"{target.sql} WHERE {part.condition}") for part in _ranges(pool, target)]
+    with ThreadPoolExecutor(count) as threads:
+        streams = threads.map(lambda each: list(_drain(pool, each)), requests)
+        yield from _require_rows((piece for stream in streams for piece in stream), target)
+
+
+@cache
+def _pool(dsn: str, count: int) -> ConnectionPool:
+    """Open connections for all reads of this process: the server's, too, are open before the clock starts."""
+    pool = ConnectionPool(dsn, PoolOptions(max_connections=count))
+    atexit.register(pool.close)
+    for connection in pool.take(count):
+        pool.give_back(connection)
+    return pool
 
 
 def _drain(pool: ConnectionPool, request: Request) -> Iterator[Drained]:

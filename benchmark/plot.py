@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contestants import COPY_FLOOR
+from benchmark.page import COLOURS, INK, caption, page, plain
 from benchmark.results import DatasetResult, Entry
 
-# Middle greys and saturated hues: they stand out from a white page and from a black one.
-INK = "#7d8590"
-COLOURS = {"floor": "#9aa1a9", "pgflight": "#e8590c", "peer": "#3b82c4"}
 LEFT_OUT = ("datarow-floor", "datarow-floor-parallel", "pgflight-copy", "psql")
 """Second sights of what is shown already."""
 WIDTH_INCHES = 8.5
@@ -35,21 +33,13 @@ def draw(results: Sequence[DatasetResult], environment: Mapping[str, Any], path:
     ModuleNotFoundError
         matplotlib is not installed.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - an extra
-    import matplotlib.pyplot as plt  # noqa: PLC0415
-
     shown = [_shown(result) for result in results]
     heights = [len(entries) for entries in shown]
-    size = (WIDTH_INCHES, sum(heights) * BAR_INCHES + len(results) * MARGIN_INCHES)
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pgflight", "font.size": 9, "text.color": INK}):
-        figure = plt.figure(figsize=size, layout="constrained")
+    with page(path, WIDTH_INCHES, sum(heights) * BAR_INCHES + len(results) * MARGIN_INCHES) as figure:
         axes = figure.subplots(len(results), height_ratios=heights, squeeze=False).flat
         for axis, result, entries in zip(axes, results, shown, strict=True):
             _panel(axis, result, entries)
-        figure.supxlabel(f"time as a multiple of one raw COPY stream\n{_caption(environment)}", fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, transparent=True, metadata={"Date": None} if path.suffix == ".svg" else None)
-        plt.close(figure)
+        figure.supxlabel(f"time as a multiple of one raw COPY stream\n{caption(environment)}", fontsize=8)
 
 
 def _shown(result: DatasetResult) -> list[Entry]:
@@ -75,19 +65,8 @@ def _panel(axis: Any, result: DatasetResult, entries: Sequence[Entry]) -> None:
     axis.axvline(1.0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axis.set(xlim=(0, CUT_RATIO))
     axis.margins(y=0.02)
-    axis.set_title(f"{result.table}, {result.rows / 1e6:g} M rows", loc="left", weight="bold")
-    axis.tick_params(colors=INK, length=0)
-    axis.xaxis.grid(visible=True, color=INK, alpha=0.3, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.set_frame_on(False)
+    plain(axis, f"{result.table}, {result.rows / 1e6:g} M rows", axis.xaxis)
 
 
 def _label(entry: Entry) -> str:
     return entry.title if entry.streams == 1 else f"{entry.title}, {entry.streams} streams"
-
-
-def _caption(environment: Mapping[str, Any]) -> str:
-    return (
-        f"{environment['cpu']}, {environment['cores']} cores; PostgreSQL {environment['postgresql']} on the same "
-        f"machine; {environment['date'][:10]}"
-    )

@@ -14,6 +14,7 @@ from benchmark.decoding import DecodingFigures
 from benchmark.latency import Latency, Startup
 from benchmark.memory import Growth, Leaks
 from benchmark.results import DatasetResult, Entry
+from benchmark.scaling import Curve, Point
 
 STYLES = {"floor": "dim", "pgflight": "bold cyan", "peer": ""}
 SPEED_COLUMNS = ("seconds", "min-max", "x COPY", "x DataRow", "first ms", "M rows/s", "MB/s")
@@ -23,6 +24,11 @@ SPEED_LEGEND = (
     "first ms: until the first batch, or the whole where there is only one."
 )
 COST_LEGEND = "Of the reading process, and of pgflight's server. MB: peak resident memory, libraries included."
+SCALING_COLUMNS = ("floor s", "pgflight s", "min-max", "ratio", "M rows/s", "GB/s", "server CPU s", "client CPU s")
+SCALING_LEGEND = (
+    "floor: as many raw COPY streams over equal ranges of pages, drained and not decoded. ratio: time as a multiple of "
+    "the floor's. GB/s: of the COPY streams' bytes."
+)
 
 HELD = {
     "busy": "backends at work",
@@ -85,6 +91,31 @@ def latency(latencies: Sequence[Latency], startups: Sequence[Startup]) -> Render
     for start in startups:
         started.add_row(start.kernels, f"{start.listening_s:.2f}", f"{start.first_batch_s:.2f}")
     return Group(asked, started)
+
+
+def scaling(curve: Curve) -> RenderableType:
+    """Show one table's points, and in a table of their own those by endpoints."""
+    size = f"{curve.table}: {curve.rows:,} rows, {curve.wire_bytes / 1e6:,.0f} MB of COPY"
+    tables = []
+    for way, title in enumerate(each.title for each in curve.points[0].ways):
+        table = _table(f"{size}; {title}", "streams", *SCALING_COLUMNS)
+        for point in curve.points:
+            table.add_row(str(point.streams), *_point(curve, point, point.ways[way]))
+        tables.append(table)
+    return Group(*tables, f"[dim]{SCALING_LEGEND}")
+
+
+def _point(curve: Curve, point: Point, way: Entry) -> Iterator[str]:
+    median = way.median
+    fastest, slowest = way.range_s
+    yield f"{point.floor.median.seconds:.3f}"
+    yield f"{median.seconds:.3f}"
+    yield f"{fastest:.2f}-{slowest:.2f}"
+    yield f"{point.ratio(way):.2f}"
+    yield f"{curve.rows / median.seconds / 1e6:.2f}"
+    yield f"{curve.wire_bytes / median.seconds / 1e9:.2f}"
+    yield _number(median.server_cpu_s, ".2f")
+    yield f"{median.client_cpu_s:.2f}"
 
 
 def _contest_table(

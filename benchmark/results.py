@@ -43,6 +43,12 @@ class Entry:
             medians[field.name] = None if None in values else statistics.median(values)
         return Sample(**medians)
 
+    @classmethod
+    def from_json(cls, parts: Mapping[str, Any]) -> Entry:
+        """Read an entry of `DatasetResult.to_json`."""
+        plain = {field.name: parts[field.name] for field in fields(cls) if field.name != "samples"}
+        return cls(**plain, samples=[Sample(**sample) for sample in parts["samples"]])
+
     @property
     def range_s(self) -> tuple[float, float]:
         """The fastest and the slowest round."""
@@ -122,11 +128,5 @@ class DatasetResult:
     @classmethod
     def from_json(cls, parts: Mapping[str, Any]) -> DatasetResult:
         """Read what `to_json` wrote."""
-        entries = [
-            Entry(
-                **{field.name: entry[field.name] for field in fields(Entry) if field.name != "samples"},
-                samples=[Sample(**sample) for sample in entry["samples"]],
-            )
-            for entry in parts["entries"]
-        ]
+        entries = [Entry.from_json(entry) for entry in parts["entries"]]
         return cls(parts["table"], parts["rows"], entries, parts["absent"], parts["failed"])

@@ -17,12 +17,15 @@ from demo.server import ServerProcess
 
 
 @contextmanager
-def postgres(dsn: str | None, data: Path | None) -> Iterator[str]:
-    """Use the PostgreSQL at `dsn`, or start one on the cluster in `data`, or on a throwaway one; yield its DSN."""
+def postgres(dsn: str | None, data: Path | None, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Use the PostgreSQL at `dsn`, or start one on the cluster in `data`, or on a throwaway one; yield its DSN.
+
+    `settings` are for one that is started.
+    """
     if dsn is not None:
         yield dsn
         return
-    with EmbeddedPostgres.start(data, auth="scram-sha-256") as started:
+    with EmbeddedPostgres.start(data, auth="scram-sha-256", settings=settings) as started:
         yield started.dsn()
 
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from benchmark.contestants import by_name
+from benchmark.contestants import CONTESTANTS, ENDPOINTS, by_name
 from benchmark.measure import measure
 from benchmark.target import Drained, Read, Target
 from demo.server import ROOT
@@ -56,7 +56,7 @@ def run(name: str, target: Target, *, verify: bool = False) -> dict[str, Any]:
 def main(name: str, *flags: str) -> None:
     """Read what stdin names, once to warm up and once for the record."""
     target = Target(**json.loads(sys.stdin.read()))
-    read: Read = pkgutil.resolve_name(by_name(name).function)
+    read: Read = pkgutil.resolve_name(by_name(name, (*CONTESTANTS, ENDPOINTS)).function)
     # The first read of a process also loads libraries and compiled code.
     for _ in read(target.warm):
         pass

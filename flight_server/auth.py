@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -10,25 +9,39 @@ from typing import Any
 from pyarrow import flight
 
 from flight_server.options import options_from_headers
+from flight_server.sql.login import Login, Logins
 from flight_server.status import typed
-from kernels.errors import OverloadedError, UnauthenticatedError
+from kernels.errors import OverloadedError
 
 MIDDLEWARE = "pgflight"
-ANONYMOUS = "anonymous"
-TOKEN_HOLDER = "token"  # noqa: S105 (an identity's name, not a secret)
-BEARER = "bearer "
 
 
 class Caller(flight.ServerMiddleware):
-    """What is known of one call: its identity and the options in its headers."""
+    """What is known of one call: who calls, and the options of its session and in its headers.
 
-    def __init__(self, identity: str, options: Mapping[str, Any]) -> None:
-        self.identity = identity
-        self.options = options
+    Parameters
+    ----------
+    login : Login
+    options : mapping
+        From the headers; they win over the session's.
+    answer : dict
+        Headers to answer with.
+    """
+
+    def __init__(self, login: Login, options: Mapping[str, Any], answer: dict[str, str]) -> None:
+        self.identity = login.identity
+        self.session = login.session
+        self.options = {**login.session.options, **options}
+        self._answer = answer
+
+    def sending_headers(self) -> dict[str, str]:
+        """Return the headers to answer with, once: for some calls Arrow asks twice."""
+        answer, self._answer = self._answer, {}
+        return answer
 
 
 class CallerFactory(flight.ServerMiddlewareFactory):
-    """Checks the bearer token of every call, and turns calls away while the server drains.
+    """Checks the credentials of every call, and turns calls away while the server drains.
 
     Parameters
     ----------
@@ -39,25 +52,27 @@ class CallerFactory(flight.ServerMiddlewareFactory):
     """
 
     def __init__(self, token: str | None, draining: threading.Event) -> None:
-        self._token = token
+        self.logins = Logins(token)
         self._draining = draining
 
     @typed
-    def start_call(self, info: flight.CallInfo, headers: Mapping[str, list[str | bytes]]) -> Caller:  # noqa: ARG002
-        """Let a call in, or raise."""
+    def start_call(self, info: flight.CallInfo, headers: Mapping[str, list[str | bytes]]) -> Caller:
+        """Let a call in, or raise; a handshake, and now and then another call, is answered with a token."""
         if self._draining.is_set():
             raise OverloadedError("the server is shutting down")
-        if self._token is None:
-            return Caller(ANONYMOUS, options_from_headers(headers))
-        given = [
-            _text(value) for key, values in headers.items() if key.lower() == "authorization" for value in values
-        ]
-        for value in given:
-            secret = value[len(BEARER) :] if value[: len(BEARER)].lower() == BEARER else ""
-            if hmac.compare_digest(secret.encode(), self._token.encode()):
-                return Caller(TOKEN_HOLDER, options_from_headers(headers))
-        raise UnauthenticatedError("the bearer token is " + ("wrong" if given else "missing"))
+        login = self.logins.check(headers)
+        answer = {}
+        if login.answer or info.method == flight.FlightMethod.HANDSHAKE:
+            answer["authorization"] = self.logins.bearer(login.identity, login.session)
+        return Caller(login, options_from_headers(headers), answer)
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+class OpenHandshake(flight.ServerAuthHandler):
+    """Lets every handshake pass: the headers say who calls, and the middleware reads them on every call."""
+
+    def authenticate(self, _outgoing: object, _incoming: object) -> None:
+        """Ask for nothing more."""
+
+    def is_valid(self, _token: bytes) -> bytes:
+        """Know nobody by a token of the handshake."""
+        return b""

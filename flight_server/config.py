@@ -62,9 +62,17 @@ class Settings(BaseSettings):
     )
     max_waiting: int = Field(256, ge=0, description="Requests that may wait for a connection.")
     connection_wait_s: float = Field(30.0, ge=0, description="How long a request waits for a connection.")
+    spool_dir: Path | None = Field(
+        None, description="Directory for results that clients allow to be served again (option max_age_s)."
+    )
+    spool_max_mib: int = Field(16384, ge=1, description="Room they may take; the least recently used leave.")
+    spool_min_free_mib: int = Field(2048, ge=0, description="Room always left free on that file system.")
     memory_mib: int = Field(384, ge=16, description="Memory for blocks and batches, all streams together.")
     max_row_mib: int = Field(128, ge=1, le=1024, description="Largest row that is served.")
     statement_timeout_s: float = Field(0.0, ge=0, description="Longest a read may take; 0 for no limit.")
+    stall_timeout_s: float = Field(
+        300.0, ge=0, description="A read ends when its client has not taken a batch for so long; 0 for never."
+    )
     lock_timeout_s: float = Field(30.0, ge=0, description="How long to wait for a lock; 0 for no limit.")
     drain_grace_s: float = Field(20.0, ge=0, description="How long running streams may go on after SIGTERM.")
     decode: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where rows are decoded.")

@@ -72,6 +72,9 @@ class ReadOptions:
         Target size of a record batch, in bytes.  A row larger than that travels alone.
     timeout_s : float
         Seconds the whole read may take; 0 for the server's own limit.
+    max_age_s : float
+        A result that was read at most so long ago may be served again from the server's spool, and this one is
+        kept there; 0 for always reading anew.
     """
 
     output: Literal["host"] = "host"
@@ -87,6 +90,7 @@ class ReadOptions:
     ordered: bool = False
     batch_bytes: int = DEFAULT_BATCH_BYTES
     timeout_s: float = 0.0
+    max_age_s: float = 0.0
 
     @property
     def types(self) -> TypePolicy:
@@ -121,7 +125,7 @@ def parse_options(given: Mapping[str, Any]) -> ReadOptions:
             values[name] = _choice(name, value)
         elif name == "ordered":
             values[name] = _boolean(name, value)
-        elif name == "timeout_s":
+        elif name in ("timeout_s", "max_age_s"):
             values[name] = _number(name, value, 0, MAX_TIMEOUT_S)
         elif name == "batch_bytes":
             values[name] = int(_number(name, value, MIN_BATCH_BYTES, MAX_BATCH_BYTES, whole=True))

@@ -11,20 +11,18 @@ from dataclasses import replace
 import pyarrow as pa
 import structlog
 
+from flight_server.decoding import Decoding
 from flight_server.merge import Exchange
+from flight_server.options import ReadOptions
+from flight_server.planning import Prepared
 from flight_server.replies import decode_replies
-from flight_server.split import Division, Part
+from flight_server.sessions import Sessions
+from flight_server.split import Part
 from flight_server.statement import with_casts
-from kernels import wire
-from kernels.decoder import Decoder
 from kernels.errors import CancelledError, PgflightError, PostgresError, SnapshotEndedError
-from kernels.plan import Plan
-from kernels.typing import Backend
 from transport.catalog import Connection
-from transport.memory import RegionPool
 from transport.messages import Request
-from transport.pool import ConnectionPool
-from transport.session import Session, SessionOptions
+from transport.session import Session, SessionOptions, Wrap
 from transport.snapshot import Snapshot
 
 log = structlog.get_logger("pgflight.stream")
@@ -43,36 +41,35 @@ class ParallelRead:
 
     Parameters
     ----------
-    pool, memory, backend
-        What the sessions use.
-    options : SessionOptions
+    sessions : Sessions
+    decoding : Decoding
+    read_options : ReadOptions
+    session_options : SessionOptions
         Of the leader.
-    plan : Plan
-    division : Division
-    ordered : bool
-    batch_bytes : int
+    prepared : Prepared
+    wrap : callable, optional
+        Put around each session's reader.
     """
 
     def __init__(
         self,
-        pool: ConnectionPool,
-        memory: RegionPool,
-        backend: Backend,
-        options: SessionOptions,
-        plan: Plan,
-        division: Division,
-        *,
-        ordered: bool,
-        batch_bytes: int,
+        sessions: Sessions,
+        decoding: Decoding,
+        read_options: ReadOptions,
+        session_options: SessionOptions,
+        prepared: Prepared,
+        wrap: Wrap | None = None,
     ) -> None:
-        self._pool = pool
-        self._memory = memory
-        self._backend = backend
-        self._options = options
-        self._plan = plan
-        self._exchange = Exchange(division.parts, division.streams, ordered=ordered)
-        self._batch_bytes = batch_bytes
+        division = prepared.division
+        self._pool = sessions.pool
+        self._decoding = decoding
+        self._options = session_options
+        self._plan = prepared.plan
+        self._exchange = Exchange(division.parts, division.streams, ordered=read_options.ordered)
+        self._batch_bytes = read_options.batch_bytes
+        self._wrap = wrap
         self._totals = threading.Lock()
+        self._sessions: list[Session] = []
         self.wanted = division.streams
         self.streams = 1
         self.rows = 0
@@ -99,6 +96,7 @@ class ParallelRead:
                 *(self._workers(stack, leader.export_snapshot(), spare) if self.wanted > 1 else ()),
             ]
             self.streams = len(sessions)
+            self._sessions = sessions
             threads = [
                 threading.Thread(target=self._work, args=(session, session is leader), name="stream", daemon=True)
                 for session in sessions
@@ -107,6 +105,11 @@ class ParallelRead:
             for thread in threads:
                 thread.start()
             yield from self._exchange.batches(check)
+
+    def hang_up(self) -> None:
+        """End all conversations with PostgreSQL, from another thread."""
+        for session in self._sessions:
+            session.hang_up()
 
     def _workers(self, stack: ExitStack, snapshot: Snapshot, spare: list[Connection]) -> list[Session]:
         """Open workers on connections that are free now: a read that holds one never waits for another."""
@@ -146,10 +149,8 @@ class ParallelRead:
             self._exchange.fail(failure)
 
     def _read_parts(self, session: Session, in_flight: deque[Part]) -> None:
-        decoder = Decoder(
-            self._plan, self._backend, self._memory.allocate, kind=wire.DATA_ROW, batch_bytes=self._batch_bytes
-        )
-        reply = session.open_reply(self._memory.allocate, self._exchange.require_running)
+        decoder = self._decoding.decoder(self._plan, copy=False, batch_bytes=self._batch_bytes)
+        reply = session.open_reply(self._decoding.allocate, self._exchange.require_running, self._wrap)
 
         def ask(*, wait: bool) -> bool:
             part = self._exchange.take(wait=wait)

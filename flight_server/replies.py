@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import pyarrow as pa
 
 from kernels import layout
-from kernels.decoder import Decoder
+from kernels.decoder import Scan
 from kernels.errors import DecodeError
+from kernels.typing import Uint8s
 from transport.reply import Reply
 
 
+class RowDecoder(Protocol):
+    """Finds and decodes the rows of blocks; each twin of the kernels has one."""
+
+    @property
+    def rows(self) -> int:
+        """Rows decoded so far."""
+
+    def expect_header(self) -> None:
+        """Begin a reply."""
+
+    def scan(self, block: Uint8s, begin: int, end: int, base: int = 0) -> Scan:
+        """Find rows in ``block[begin:end]``."""
+
+    def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
+        """Decode the rows of the last scan."""
+
+
 def decode_replies(
-    reply: Reply, decoder: Decoder, *, copy: bool, on_complete: Callable[[], None] = lambda: None
+    reply: Reply, decoder: RowDecoder, *, copy: bool, on_complete: Callable[[], None] = lambda: None
 ) -> Iterator[pa.RecordBatch]:
     """Turn replies into batches, block by block, and prove each to be whole.
 
@@ -24,7 +43,7 @@ def decode_replies(
     ----------
     reply : Reply
         With at least one request sent.
-    decoder : Decoder
+    decoder : RowDecoder
     copy : bool
         Whether the replies are COPY streams.
     on_complete : callable

@@ -13,20 +13,28 @@ import pyarrow as pa
 from pyarrow import flight
 
 from flight_server import actions
-from flight_server.auth import MIDDLEWARE, Caller, CallerFactory
+from flight_server.auth import MIDDLEWARE, Caller, CallerFactory, OpenHandshake
 from flight_server.pipeline import Pipeline
 from flight_server.planning import Preview, schema_digest
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_command, parse_path
 from flight_server.snapshots import Share
+from flight_server.sql import frontend as sql
+from flight_server.sql.calls import Call
+from flight_server.sql.handles import server_ticket
 from flight_server.status import hide_tracebacks, typed, typed_batches
 from flight_server.tickets import PREFIX, TicketSigner
 from kernels.errors import CancelledError, OverloadedError, RequestError, UnsupportedError
 
 INFO_ACTION = "info"
+SPOOL_LIST_ACTION = "spool.list"
+SPOOL_DROP_ACTION = "spool.drop"
 ACTIONS = {
     INFO_ACTION: "Facts about the server, as one JSON object.",
     actions.CANCEL: "End the snapshot that a FlightInfo's endpoints read, and the reads under it.",
     actions.RENEW: "Hold the snapshot of an endpoint for longer.",
+    SPOOL_LIST_ACTION: "Your results that are kept in the spool, as one JSON array.",
+    SPOOL_DROP_ACTION: "Remove them, or the one whose key is the body.",
+    **sql.ACTIONS,
 }
 MAX_ACTION_BYTES = 16 << 20
 """A FlightInfo of many endpoints holds as many tickets."""
@@ -70,11 +78,14 @@ class FlightServer(flight.FlightServerBase):
         self._stopping = threading.Event()
         self._streams = 0
         self._streams_changed = threading.Condition()
+        callers = CallerFactory(token, self._draining)
+        self._sql = sql.Frontend(pipeline, signer, callers.logins, endpoints=self._endpoints, cancel=self._cancel)
         hide_tracebacks()
         super().__init__(
             listen,
+            auth_handler=OpenHandshake(),
             tls_certificates=certificates,
-            middleware={MIDDLEWARE: CallerFactory(token, self._draining)},
+            middleware={MIDDLEWARE: callers},
         )
 
     @typed
@@ -97,9 +108,11 @@ class FlightServer(flight.FlightServerBase):
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.FlightInfo:
         """Describe a read and issue its tickets; no row is read."""
+        if sql.speaks(descriptor.command):
+            return self._sql.get_flight_info(self._sql_call(context), descriptor)
         caller = _caller(context)
         request = _parse_descriptor(descriptor, caller)
-        preview = self._pipeline.preview(request, hold=True)
+        preview = self._pipeline.preview(request, caller.identity, hold=True)
         return self._flight_info(descriptor, request, preview, caller.identity)
 
     @typed
@@ -107,12 +120,18 @@ class FlightServer(flight.FlightServerBase):
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.SchemaResult:
         """Return the Arrow schema of a read."""
-        request = _parse_descriptor(descriptor, _caller(context))
-        return flight.SchemaResult(self._pipeline.preview(request).schema)
+        if sql.speaks(descriptor.command):
+            return flight.SchemaResult(self._sql.get_schema(self._sql_call(context), descriptor))
+        caller = _caller(context)
+        request = _parse_descriptor(descriptor, caller)
+        return flight.SchemaResult(self._pipeline.preview(request, caller.identity).schema)
 
     @typed
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
         """Stream the rows of a ticket, or of a command given in its place."""
+        if sql.speaks(ticket.ticket):
+            steps = self._counted_sql(self._sql_call(context), ticket.ticket)
+            return flight.GeneratorStream(next(steps), typed_batches(steps))
         caller = _caller(context)
         digest = share = None
         if ticket.ticket.startswith(PREFIX):
@@ -122,7 +141,7 @@ class FlightServer(flight.FlightServerBase):
             request = parse_command(ticket.ticket, caller.options)
         # The schema is known, and the stream counted, once the first step is done: the generator is then
         # started, so its clean-up runs whatever becomes of the call.
-        steps = self._counted(request, self._check(context), digest, share)
+        steps = self._counted(request, self._check(context), digest, share, caller.identity)
         schema = next(steps)
         return flight.GeneratorStream(schema, typed_batches(steps))
 
@@ -139,18 +158,29 @@ class FlightServer(flight.FlightServerBase):
         body = action.body.to_pybytes()
         if len(body) > MAX_ACTION_BYTES:
             raise RequestError(f"the action's body is longer than {MAX_ACTION_BYTES} bytes")
+        if action.type in sql.ACTIONS:
+            return self._sql.do_action(self._sql_call(context), action.type, body)
         if action.type == INFO_ACTION:
             return iter([json.dumps(self._info()).encode()])
         if action.type == actions.CANCEL:
             return iter([actions.cancel_result(self._cancel(actions.parse_cancel(body), identity))])
         if action.type == actions.RENEW:
             return iter([self._renew(actions.parse_renew(body), identity).serialize()])
+        if action.type == SPOOL_LIST_ACTION:
+            return iter([json.dumps(self._pipeline.spooled.list(identity)).encode()])
+        if action.type == SPOOL_DROP_ACTION:
+            dropped = self._pipeline.spooled.drop(identity, body.decode("utf-8", "replace") or None)
+            return iter([json.dumps({"dropped": dropped}).encode()])
         raise RequestError(f"unknown action {action.type!r}; known are: {', '.join(ACTIONS)}")
 
     @typed
-    def do_put(self, *_args: object) -> None:
-        """Writing is not served."""
-        raise UnsupportedError("this server only reads: DoPut is not supported")
+    def do_put(
+        self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor, reader: Any, writer: Any
+    ) -> None:
+        """Take the parameters of Flight SQL's statements; writing is not served."""
+        if not sql.speaks(descriptor.command):
+            raise UnsupportedError("this server only reads: DoPut is not supported")
+        self._sql.do_put(self._sql_call(context), descriptor, reader, writer)
 
     @typed
     def do_exchange(self, *_args: object) -> None:
@@ -181,26 +211,40 @@ class FlightServer(flight.FlightServerBase):
 
     def _cancel(self, info: flight.FlightInfo, identity: str) -> int:
         """End the leases of all endpoints; say whether there was one."""
-        tickets = [self._signer.open(endpoint.ticket.ticket, identity) for endpoint in info.endpoints]
+        tickets = [self._signer.open(server_ticket(endpoint), identity) for endpoint in info.endpoints]
         leases = {ticket.share.lease.id: ticket.share.lease for ticket in tickets if ticket.share}
         ended = [self._pipeline.keeper.cancel(lease) for lease in leases.values()]
         return actions.CANCELLED if any(ended) else actions.NOT_CANCELLABLE
 
     def _renew(self, endpoint: flight.FlightEndpoint, identity: str) -> flight.FlightEndpoint:
         """Return the endpoint with its new expiration time; the ticket itself is good to the lease's last end."""
-        ticket = self._signer.open(endpoint.ticket.ticket, identity)
+        ticket = self._signer.open(server_ticket(endpoint), identity)
         if ticket.share is None:
             raise RequestError("the endpoint holds no snapshot: there is nothing to renew")
         held = self._pipeline.keeper.renew(ticket.share.lease)
         return flight.FlightEndpoint(endpoint.ticket, endpoint.locations, _time_in(held.remaining_s))
 
     def _counted(
-        self, request: ReadRequest, check: Callable[[], None], digest: str | None, share: Share | None
+        self,
+        request: ReadRequest,
+        check: Callable[[], None],
+        digest: str | None,
+        share: Share | None,
+        identity: str,
     ) -> Iterator[Any]:
         with self._stream():
-            schema, batches = self._pipeline.read(request, check, digest, share)
+            schema, batches = self._pipeline.read(request, check, digest, share, identity)
             yield schema
             yield from batches
+
+    def _counted_sql(self, call: Call, ticket: bytes) -> Iterator[Any]:
+        with self._stream():
+            schema, batches = self._sql.do_get(call, ticket)
+            yield schema
+            yield from batches
+
+    def _sql_call(self, context: flight.ServerCallContext) -> Call:
+        return self._sql.call(context, _caller(context), self._check(context))
 
     @contextmanager
     def _stream(self) -> Iterator[None]:

@@ -15,14 +15,17 @@ import structlog
 
 from flight_server import startup
 from flight_server.config import Settings
-from flight_server.pipeline import Limits, Pipeline
+from flight_server.decoding import Decoding
+from flight_server.pipeline import Pipeline
 from flight_server.server import FlightServer
+from flight_server.sessions import Limits, Sessions
 from flight_server.snapshots import SnapshotLimits
 from flight_server.tickets import TicketSigner
 from kernels.backend import is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
 from transport.memory import RegionPool
 from transport.pool import ConnectionPool, PoolOptions
+from transport.spool import Spool, SpoolOptions
 
 log = structlog.get_logger("pgflight")
 
@@ -60,14 +63,13 @@ class Service:
             seconds=round(seconds, 3),
         )
         self._pool = ConnectionPool(dsn, _pool_options(settings))
-        self._pipeline = pipeline = Pipeline(
-            self._pool, RegionPool(settings.memory_mib * MIB), self._backend, _limits(settings)
-        )
+        decoding = Decoding(self._backend, RegionPool(settings.memory_mib * MIB))
+        self._pipeline = Pipeline(Sessions(self._pool, _limits(settings)), decoding, _spool(settings))
         self._facts = facts
         try:
             self._server = FlightServer(
                 settings.listen,
-                pipeline,
+                self._pipeline,
                 TicketSigner(settings.ticket_key(), settings.ticket_lifetime_s),
                 info=self.info,
                 token=settings.token(),
@@ -148,6 +150,7 @@ def _limits(settings: Settings) -> Limits:
         max_row_bytes=settings.max_row_mib * MIB,
         statement_timeout_s=settings.statement_timeout_s,
         lock_timeout_s=settings.lock_timeout_s,
+        stall_timeout_s=settings.stall_timeout_s,
         reader=settings.reader,
         max_streams=settings.max_streams,
         snapshots=SnapshotLimits(
@@ -157,6 +160,13 @@ def _limits(settings: Settings) -> Limits:
             count=min(settings.max_snapshots, settings.max_connections // 2),
         ),
     )
+
+
+def _spool(settings: Settings) -> Spool | None:
+    if settings.spool_dir is None:
+        return None
+    sizes = {"max_bytes": settings.spool_max_mib * MIB, "min_free_bytes": settings.spool_min_free_mib * MIB}
+    return Spool(SpoolOptions(settings.spool_dir, **sizes))
 
 
 def _certificates(settings: Settings) -> list[tuple[bytes, bytes]] | None:

@@ -1,14 +1,14 @@
 """Can this read be cut into page ranges, each in a session of its own, with the same result?  Proof or one stream.
 
-A part is the statement with one more condition, ``ctid`` within a range.  That is the same rows, once each, if the
-statement reads one relation row by row (no aggregate, sort, limit, set operation, lock) and if every expression
-gives the same value in every session: a ``now()`` or ``random()`` evaluated in several sessions is silently wrong.
-What is not known to be safe is not split.
+A part is the statement with one more condition, ``ctid`` within a range of one leaf.  PostgreSQL's plans prove it:
+the whole reads each leaf by one sequential scan and does nothing else; a part reads the leaf by page ranges,
+computes and filters the same; and what is computed gives the same value in every session.  What is not known to be
+safe is not split.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,29 +18,17 @@ from sqlglot.errors import SqlglotError
 
 from flight_server import statement
 from flight_server.request import ReadRequest
+from flight_server.safety import Scan, find_doubt
+from flight_server.written import DIALECT, folded
 from kernels.column import Column
 from kernels.errors import PostgresError
-from transport.partition import PageRange, ranges
+from transport.partition import Leaf, PageRange, ranges
 from transport.session import Session
 
-DIALECT = "postgres"
-SAFE_TYPES = frozenset((
-    "bool", "int2", "int4", "int8", "float4", "float8", "numeric", "text", "varchar", "bpchar", "name", "uuid",
-    "date", "timestamp", "timestamptz", "bytea",
-))  # fmt: skip
-"""Types whose comparison with themselves, and with literals, is immutable."""
-FIRST_USER_OID = 16384
-"""PostgreSQL's FirstNormalObjectId: a type below it is PostgreSQL's own, whatever its name."""
-TIME_TYPES = frozenset(("date", "timestamp", "timestamptz"))
-ISO_LITERAL = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?")
-"""A date that means the same at any moment: 'today', 'now' and 'tomorrow' do not."""
-SAFE_NODES = (
-    exp.And, exp.Or, exp.Not, exp.Paren, exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Between, exp.In,
-    exp.Is, exp.Null, exp.Boolean, exp.Literal, exp.Column, exp.Identifier, exp.Like, exp.Neg,
-)  # fmt: skip
-CONDITIONS = (exp.Connector, exp.Predicate, exp.Not, exp.Paren)
 SELECT_PARTS = frozenset(("expressions", "from_", "from", "where", "kind"))
 """What a statement may consist of; anything else that is set (GROUP BY, LIMIT, WITH, …) keeps it whole."""
+DEEPER = frozenset((TokenType.L_PAREN, TokenType.L_BRACKET))
+HIGHER = frozenset((TokenType.R_PAREN, TokenType.R_BRACKET))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +50,45 @@ class Division:
     streams : int
     why : str
         For people.
+    leaves : tuple of Leaf
+        What is read: partitions whose bounds rule every row out are not.
     """
 
     parts: tuple[Part, ...]
     streams: int
     why: str
+    leaves: tuple[Leaf, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A statement over one relation, ready to read page ranges of its leaves.
+
+    Parameters
+    ----------
+    relation : str
+        As SQL writes it.
+    name : str
+        By what the statement knows the relation; empty if it says so itself.
+    head, tail : str
+        The statement up to the relation's name, and after it up to where a condition can be added.
+    """
+
+    relation: str
+    name: str
+    head: str
+    tail: str
+
+    def sql(self, part: PageRange) -> str:
+        """Return the statement that reads one page range."""
+        source = f"ONLY {statement.relation((part.leaf.schema, part.leaf.name))}"
+        if self.name not in ("", part.leaf.name):
+            source += f" AS {statement.quote(self.name)}"
+        return f"{self.head}{source}{self.tail}{part.condition}"
+
+
+class _KeepWhole(Exception):  # noqa: N818 (an answer, not an error)
+    """Why a read is not split."""
 
 
 def divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], streams: int) -> Division:
@@ -84,88 +106,136 @@ def divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], 
     """
     try:
         with session.savepoint():
-            parts = _divide(session, request, columns, streams)
+            return _divide(session, request, columns, streams)
     except _KeepWhole as reason:
         return Division((), 1, str(reason))
+    except (SqlglotError, RecursionError):
+        return Division((), 1, "the statement was not understood")
     except PostgresError as failure:
         return Division((), 1, f"PostgreSQL refused a part: {failure}")
-    return Division(parts, min(streams, len(parts)), "split by pages")
 
 
-class _KeepWhole(Exception):  # noqa: N818 (an answer, not an error)
-    """Why a read is not split."""
+def shape_of(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
+    """Return a request's statement, ready to read page ranges; whether that is safe is not looked at.
+
+    Parameters
+    ----------
+    request : ReadRequest
+        One that `divide` has cut, now or in another process.
+    columns : tuple of Column
+        The statement's result.
+    """
+    if request.table is not None:
+        return _table_shape(request, columns)
+    return _sql_shape(statement.bare(request.sql or ""))
 
 
-def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], streams: int) -> tuple[Part, ...]:
+def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], streams: int) -> Division:
     if streams < 2:
         raise _KeepWhole("one stream is enough, or all that was asked for")
     if request.params:
         raise _KeepWhole("the statement has parameters")
     if request.limit is not None:
         raise _KeepWhole("a limit counts rows of the whole")
-    try:
-        shape = shape_of(request, columns)
-    except (SqlglotError, RecursionError) as failure:
-        raise _KeepWhole("the statement was not understood") from failure
+    shape = shape_of(request, columns)
     found, problem = session.leaves(shape.relation)
     if problem:
         raise _KeepWhole(problem)
-    if shape.template is None and len(found) != 1:
-        raise _KeepWhole("a statement over a partitioned table: read the table itself to split it")
-    if shape.where is not None:
-        _require_safe(shape.where, session, shape.relation)
-    cut = ranges(found, streams, ordered=request.options.ordered)
+    _cut(found, streams, request)
+    whole = statement.bare(statement.select(request))
+    scans = _scans(session.explain(whole))
+    doubt = find_doubt(
+        session,
+        whole,
+        list(scans.values()),
+        session.describe(f"SELECT * FROM {shape.relation}"),  # noqa: S608 (a quoted name)
+    )
+    if doubt:
+        raise _KeepWhole(doubt)
+    read = tuple(leaf for leaf in found if (leaf.schema, leaf.name) in scans)
+    if len(read) != len(scans):
+        raise _KeepWhole("PostgreSQL reads more than one relation")
+    cut = _cut(read, streams, request)
+    for first in (one for one in cut if one.begin == 0):
+        leaf = first.leaf
+        _require_agreement(session, shape.sql(first), scans[leaf.schema, leaf.name], leaf, columns)
+    parts = tuple(Part(index, shape.sql(one)) for index, one in enumerate(cut))
+    return Division(parts, min(streams, len(parts)), "split by pages", read)
+
+
+def _cut(leaves: Sequence[Leaf], streams: int, request: ReadRequest) -> list[PageRange]:
+    cut = ranges(list(leaves), streams, ordered=request.options.ordered)
     if len(cut) < 2:
         raise _KeepWhole("the relation is small")
-    parts = tuple(Part(index, shape.sql(part)) for index, part in enumerate(cut))
-    _require_agreement(session, request, parts, cut, columns)
-    return parts
+    return cut
 
 
-def shape_of(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
-    """Return a request's statement, ready to take one more condition; whether that is safe is not looked at."""
-    if request.table is not None:
-        return _table_shape(request, columns)
-    return _sql_shape(statement.bare(request.sql or ""))
+def _scans(plan: dict[str, Any]) -> dict[tuple[str, str], Scan]:
+    """Require a plan that scans relations and does nothing else; return the scans by schema and name."""
+    nodes = plan.get("Plans", []) if plan.get("Node Type") == "Append" else [plan]
+    other = next((node for node in nodes if node.get("Node Type") != "Seq Scan"), None)
+    if other is not None:
+        raise _KeepWhole(f"PostgreSQL reads it by {other.get('Node Type', 'something else')}")
+    scans = {(node["Schema"], node["Relation Name"]): Scan.of(node) for node in nodes}
+    odd = any("Plans" in node or node.get("Parent Relationship", "Member") != "Member" for node in nodes)
+    if odd or len(scans) != len(nodes) or plan.get("Subplans Removed"):
+        raise _KeepWhole("PostgreSQL reads more than one relation")
+    return scans
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A statement over one relation, ready to take one more condition."""
-
-    relation: str
-    where: exp.Expression | None
-    template: str | None = None
-    """``SELECT … FROM {leaf} WHERE …`` for tables; None where `text` is spliced."""
-    text: str = ""
-
-    def sql(self, part: PageRange) -> str:
-        """Return the statement of one part."""
-        if self.template is None:
-            return f"{self.text}{part.condition}"
-        return self.template + _leaf_tail(part, self.text)
-
-
-def _leaf_tail(part: PageRange, where: str) -> str:
-    name = statement.relation((part.leaf.schema, part.leaf.name))
-    tail = f" FROM ONLY {name} WHERE {part.condition}"
-    return f"{tail} AND ({where}\n)" if where else tail
+def _require_agreement(session: Session, sql: str, scan: Scan, leaf: Leaf, columns: tuple[Column, ...]) -> None:
+    """Let PostgreSQL contradict: a part must have the result's columns and compute what the whole computes."""
+    described = session.describe(sql)
+    if [column.name for column in described] != [column.name for column in columns]:
+        raise _KeepWhole("a partition has its columns in another order")
+    if any(
+        (one.type_oid, one.typmod) != (other.type_oid, other.typmod)
+        for one, other in zip(described, columns, strict=True)
+    ):
+        raise _KeepWhole("the parts would have other types than the whole")
+    plan = session.explain(sql, sequential=False)
+    node_type = plan.get("Node Type", "something else")
+    if node_type != "Tid Range Scan" or "Plans" in plan:
+        raise _KeepWhole(f"PostgreSQL would not read it by page ranges but by {node_type}")
+    if (plan.get("Schema"), plan.get("Relation Name")) != (leaf.schema, leaf.name) or Scan.of(plan) != scan:
+        raise _KeepWhole("PostgreSQL computes something else for a part than for the whole")
 
 
 def _table_shape(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
     """A table request: its columns by name, for a leaf may hold them in another order."""
     names = ", ".join(statement.quote(column.name) for column in columns)
-    where = None
-    if request.where is not None:
-        parsed = sqlglot.parse_one(f"SELECT 1 WHERE {request.where}", dialect=DIALECT)
-        if {name for name, value in parsed.args.items() if value} - SELECT_PARTS:
-            raise _KeepWhole("the condition is more than a condition")
-        where = parsed.args["where"].this
-    return Shape(statement.relation(request.table or ()), where, f"SELECT {names}", request.where or "")
+    tail = " WHERE " if request.where is None else f" WHERE ({request.where}\n) AND "
+    table = request.table or ()
+    head = f"SELECT {names} FROM "  # noqa: S608 (identifiers are quoted)
+    return Shape(statement.relation(table), table[-1], head, tail)
 
 
 def _sql_shape(sql: str) -> Shape:
-    """A plain ``SELECT columns FROM table [WHERE …]``, with the place where a condition fits in."""
+    """A plain ``SELECT … FROM table [WHERE …]``: original text, for regenerated SQL may change names and types."""
+    table = _only_table(sql)
+    names = [part for part in (table.args.get("db"), table.this) if part is not None]
+    meant = [part.name if part.quoted else folded(part.name) for part in names]
+    tokens = sqlglot.tokenize(sql, dialect=DIALECT)
+    begin = _top_level(tokens, TokenType.FROM) + 1
+    named = tokens[begin : begin + 2 * len(names) - 1]
+    if [token.text for token in named[::2]] != [part.name for part in names]:
+        raise _KeepWhole("the statement was not understood")
+    where, end = _top_level(tokens, TokenType.WHERE), tokens[-1].end + 1
+    if where:
+        rest = tokens[where].end + 1
+        tail = f"{sql[named[-1].end + 1 : rest]} (\n{sql[rest:end]}\n) AND "
+    else:
+        tail = f"{sql[named[-1].end + 1 : end]}\nWHERE "
+    return Shape(
+        ".".join(statement.quote(name) for name in meant),
+        meant[-1] if table.args.get("alias") is None else "",
+        sql[: named[0].start],
+        tail,
+    )
+
+
+def _only_table(sql: str) -> exp.Table:
+    """Return the one table that a statement reads."""
     parsed = sqlglot.parse(sql, dialect=DIALECT)
     select = parsed[0] if parsed else None
     if len([one for one in parsed if one is not None]) != 1 or not isinstance(select, exp.Select):
@@ -183,102 +253,16 @@ def _sql_shape(sql: str) -> Shape:
         raise _KeepWhole("the statement reads a function")
     if table.args.get("alias") is not None and table.args["alias"].args.get("columns"):
         raise _KeepWhole("the table's columns are renamed")
-    for projection in select.expressions:
-        inner = projection.this if isinstance(projection, exp.Alias) else projection
-        if not isinstance(inner, (exp.Column, exp.Star)):
-            raise _KeepWhole("the statement computes values")
-    where = select.args.get("where")
-    relation = ".".join(_folded(part) for part in (table.args.get("db"), table.this) if part is not None)
-    return Shape(relation, where.this if where is not None else None, text=_spliced(sql))
+    if len(list(select.find_all(exp.Query))) > 1:
+        raise _KeepWhole("the statement has a subquery")
+    return table
 
 
-def _folded(identifier: exp.Identifier) -> str:
-    name = identifier.name if identifier.quoted else identifier.name.lower()
-    return statement.quote(name)
-
-
-def _spliced(sql: str) -> str:
-    """Return the original text, open for one more condition: regenerated SQL may change names and types."""
-    tokens = sqlglot.tokenize(sql, dialect=DIALECT)
-    end = tokens[-1].end + 1
-    position = _top_level_where(tokens)
-    if position is None:
-        return sql[:end] + "\nWHERE "
-    return f"{sql[: position.end + 1]} (\n{sql[position.end + 1 : end]}\n) AND "
-
-
-def _top_level_where(tokens: list[Token]) -> Token | None:
+def _top_level(tokens: list[Token], kind: TokenType) -> int:
+    """Return where a keyword stands outside of brackets; 0 if nowhere.  ``IS DISTINCT FROM`` is another FROM."""
     depth = 0
-    for token in tokens:
-        depth += (token.token_type == TokenType.L_PAREN) - (token.token_type == TokenType.R_PAREN)
-        if depth == 0 and token.token_type == TokenType.WHERE:
-            return token
-    return None
-
-
-def _require_safe(where: exp.Expression, session: Session, relation: str) -> None:
-    """Require a condition that is known to give the same value in every session."""
-    types = {
-        column.name: column.type_name
-        for column in session.describe(f"SELECT * FROM {relation}")  # noqa: S608 (a quoted name)
-        if column.type_oid < FIRST_USER_OID
-    }
-    for node in where.walk():
-        if not isinstance(node, SAFE_NODES):
-            raise _KeepWhole(f"the condition uses {type(node).__name__.lower()}")
-        if isinstance(node, exp.Paren) and not isinstance(
-            node.this, exp.Connector | exp.Predicate | exp.Not | exp.Paren
-        ):
-            raise _KeepWhole("the condition has a bracketed operand")
-        if isinstance(node, exp.Column) and types.get(_name(node)) not in SAFE_TYPES:
-            raise _KeepWhole(f"the condition uses {node.name}, whose type is not known to be safe")
-    for node in where.walk():
-        operands = [
-            child for child in node.iter_expressions() if isinstance(child, (exp.Column, exp.Literal, exp.Neg))
-        ]
-        kinds = {types[_name(child)] for child in operands if isinstance(child, exp.Column)}
-        if len(kinds) > 1:
-            raise _KeepWhole("the condition compares columns of different types")
-        if kinds & TIME_TYPES and not all(
-            ISO_LITERAL.fullmatch(child.name) for child in operands if isinstance(child, exp.Literal)
-        ):
-            raise _KeepWhole("the condition has a date that may depend on the moment")
-
-
-def _name(column: exp.Column) -> str:
-    identifier = column.this
-    return str(identifier.name if identifier.quoted else identifier.name.lower())
-
-
-def _require_agreement(
-    session: Session,
-    request: ReadRequest,
-    parts: tuple[Part, ...],
-    cut: list[PageRange],
-    columns: tuple[Column, ...],
-) -> None:
-    """Let PostgreSQL contradict: types, plan and filter of the parts must be those of the whole."""
-    seen: set[int] = set()
-    for part, page_range in zip(parts, cut, strict=True):
-        if page_range.leaf.oid in seen:
-            continue
-        seen.add(page_range.leaf.oid)
-        plan = session.explain(part.sql)
-        if plan.get("Node Type") != "Tid Range Scan" or "Plans" in plan:
-            raise _KeepWhole(
-                f"PostgreSQL would not read it by page ranges but by {plan.get('Node Type', 'something else')}"
-            )
-        described = session.describe(part.sql)
-        if [(column.name, column.type_oid, column.typmod) for column in described] != [
-            (column.name, column.type_oid, column.typmod) for column in columns
-        ]:
-            raise _KeepWhole("the parts would have other types than the whole")
-    if len(seen) == 1:
-        whole_plan = session.explain(statement.bare(statement.select(request)))
-        part_plan = session.explain(parts[0].sql)
-        if whole_plan.get("Node Type") != "Seq Scan" or not _same_scan(whole_plan, part_plan):
-            raise _KeepWhole(f"PostgreSQL reads it by {whole_plan.get('Node Type', 'something else')}")
-
-
-def _same_scan(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("Relation Name", "Schema", "Alias", "Output", "Filter"))
+    for at, token in enumerate(tokens):
+        depth += (token.token_type in DEEPER) - (token.token_type in HIGHER)
+        if depth == 0 and token.token_type == kind and tokens[at - 1].token_type != TokenType.DISTINCT:
+            return at
+    return 0

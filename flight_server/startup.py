@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from kernels.backend import HostBackend, is_compiled
+from kernels.backend import CudaBackend, HostBackend, is_compiled
 from kernels.errors import ConfigError
 from transport.failures import translated
 from transport.reader import reader_name
@@ -108,7 +108,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def describe(backend: HostBackend, facts: PostgresFacts | None, problem: str | None = None) -> dict[str, Any]:
+def describe(
+    backend: HostBackend | CudaBackend, facts: PostgresFacts | None, problem: str | None = None
+) -> dict[str, Any]:
     """Return what ``info`` shows, ready for JSON."""
     return {
         "versions": versions(),

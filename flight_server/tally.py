@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from flight_server.telemetry import query_digest
+from flight_server.watchdog import Watch
 from kernels.errors import DeadlineError
 
 log = structlog.get_logger("pgflight.stream")
@@ -33,6 +34,7 @@ class Tally:
     wire_bytes: int = 0
     outcome: str = "abandoned"
     facts: dict[str, Any] = field(default_factory=dict)
+    watch: Watch = field(default_factory=lambda: Watch(0.0))
 
     def require_time(self) -> None:
         """Raise when the read's time is over."""

@@ -1,10 +1,13 @@
-"""Picks the twin of the kernels that serves: the only importer of kernels.host (and of kernels.cuda)."""
+"""Picks the twin of the kernels that serves: the only importer of kernels.host and of kernels.cuda."""
 
 from __future__ import annotations
 
+import importlib
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numba
 import numpy as np
@@ -13,9 +16,15 @@ from kernels import host, wire
 from kernels.column import Column
 from kernels.decoder import Decoder
 from kernels.errors import ConfigError
-from kernels.plan import plan
+from kernels.plan import Plan, plan
+from kernels.typing import Allocate, DeviceAllocate
+
+if TYPE_CHECKING:
+    from kernels.cuda import CudaDecoder, StagedDecoder
 
 BackendName = Literal["auto", "cpu", "gpu"]
+
+CUDA_PACKAGES = ("numba_cuda", "cupy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +44,62 @@ class HostBackend:
         """Decode the rows of a block into an arena."""
         return host.decode
 
+    def decoder(self, planned: Plan, allocate: Allocate, *, kind: int, batch_bytes: int) -> Decoder:
+        """Make a decoder of host blocks."""
+        return Decoder(planned, self, allocate, kind=kind, batch_bytes=batch_bytes)
 
-def select_backend(wanted: BackendName = "auto") -> HostBackend:
+
+@dataclass(frozen=True, slots=True)
+class CudaBackend:
+    """The kernels compiled for the GPU, and the host's walk where theirs is slow.
+
+    Parameters
+    ----------
+    reason : str
+    twin : module
+        kernels.cuda, which only this module imports, and only where it is asked for.
+    """
+
+    reason: str
+    twin: Any
+    name: str = "cuda"
+
+    @property
+    def scan(self) -> Any:
+        """Find the rows of a device block."""
+        return self.twin.scan
+
+    @property
+    def decode(self) -> Any:
+        """Decode the rows of a device block into a device arena."""
+        return self.twin.decode
+
+    def decoder(self, planned: Plan, allocate: Allocate, *, kind: int, batch_bytes: int) -> StagedDecoder:
+        """Make a decoder of host blocks, which copies them to the device and the batches back."""
+        twin = self.twin
+        decoder: StagedDecoder = twin.StagedDecoder(
+            planned, allocate, twin.allocate, kind=kind, batch_bytes=batch_bytes, walk=host.scan
+        )
+        return decoder
+
+    def device_decoder(
+        self, planned: Plan, allocate: DeviceAllocate | None = None, *, kind: int, batch_bytes: int
+    ) -> CudaDecoder:
+        """Make a decoder of device blocks; the memory is CuPy's where no other is given."""
+        twin = self.twin
+        decoder: CudaDecoder = twin.CudaDecoder(
+            planned, allocate or twin.allocate, kind=kind, batch_bytes=batch_bytes, walk=host.scan
+        )
+        return decoder
+
+
+@overload
+def select_backend(wanted: Literal["auto", "cpu"] = "auto") -> HostBackend: ...
+@overload
+def select_backend(wanted: Literal["gpu"]) -> CudaBackend: ...
+@overload
+def select_backend(wanted: BackendName) -> HostBackend | CudaBackend: ...
+def select_backend(wanted: BackendName = "auto") -> HostBackend | CudaBackend:
     """Choose a twin and say why.
 
     Raises
@@ -44,10 +107,31 @@ def select_backend(wanted: BackendName = "auto") -> HostBackend:
     ConfigError
         The GPU is asked for by name and cannot be had.
     """
+    versions = f"(Numba {numba.__version__})"
     if wanted == "gpu":
-        raise ConfigError("decode=gpu: this version has no GPU kernels yet; use decode=cpu or auto")
-    reason = "asked for" if wanted == "cpu" else "this version decodes on the CPU only"
-    return HostBackend(reason=f"{reason} (Numba {numba.__version__})")
+        twin = _cuda_twin()
+        return CudaBackend(f"asked for, on {twin.device_name()} {versions}", twin)
+    if wanted == "cpu":
+        return HostBackend(f"asked for {versions}")
+    seen = "a GPU is present: decode=gpu would use it" if gpus_present() else "no GPU is present"
+    return HostBackend(f"auto decodes on the CPU; {seen} {versions}")
+
+
+def gpus_present() -> int:
+    """Return how many NVIDIA GPUs this process may open; looking for them starts nothing."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _cuda_twin() -> Any:
+    """Import kernels.cuda, or say why it is of no use here."""
+    missing = [name for name in CUDA_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"decode=gpu: {' and '.join(missing)} cannot be imported; use decode=cpu or auto")
+    twin = importlib.import_module("kernels.cuda")
+    if not twin.is_available():
+        seen = f"devices: {gpus_present()}, but the driver does not start" if gpus_present() else "there is none"
+        raise ConfigError(f"decode=gpu: no CUDA device can be used ({seen}); use decode=cpu or auto")
+    return twin
 
 
 def is_compiled() -> bool:
@@ -61,13 +145,14 @@ class _Scratch:
         self.array = np.zeros(-(-size_bytes // 64) * 64, np.uint8)
 
 
-def warm_up(backend: HostBackend) -> float:
+def warm_up(backend: HostBackend | CudaBackend) -> float:
     """Compile or load every kernel by decoding one tiny block; return the seconds it took."""
     started = time.perf_counter()
-    payload = b"\x00\x01\x00\x00\x00\x04\x00\x00\x00\x07"
+    payload = b"\x00\x02\x00\x00\x00\x04\x00\x00\x00\x07\x00\x00\x00\x02ok"
     message = b"D" + (len(payload) + 4).to_bytes(4, "big") + payload
     block = np.zeros(len(message) + 64, np.uint8)
     block[: len(message)] = np.frombuffer(message, np.uint8)
-    decoder = Decoder(plan([Column("warm", 23)]), backend, _Scratch, kind=wire.DATA_ROW, batch_bytes=1024)
+    planned = plan([Column("number", 23), Column("text", 25)])
+    decoder = backend.decoder(planned, _Scratch, kind=wire.DATA_ROW, batch_bytes=1024)
     decoder.decode(block, decoder.scan(block, 0, len(message)))
     return time.perf_counter() - started

@@ -11,10 +11,13 @@ from kernels import layout, wire
 from kernels.assemble import assemble
 from kernels.errors import DecodeError, ValueRangeError
 from kernels.plan import Plan
-from kernels.typing import Allocate, Backend, Uint8s
+from kernels.typing import Allocate, Backend, Int64s, Uint8s
 
 ARENA_SLACK_BYTES = 128
 """The gather writes up to 32 bytes behind the last value; each VARLEN column is padded to 64."""
+
+HEAD_BYTES = wire.MESSAGE_HEAD_BYTES + (1 << 16)
+"""Bytes of a reply's first message in which the COPY header must end."""
 
 MESSAGES = {
     layout.BAD_LENGTH: "the field's length does not fit its type",
@@ -114,20 +117,17 @@ class Decoder:
         """
         header = 0
         if self._header_pending and end - begin >= wire.MESSAGE_HEAD_BYTES and block[begin] == self._kind:
-            length = int.from_bytes(block[begin + 1 : begin + 5].tobytes(), "big", signed=True)
-            if begin + 1 + length > end:
+            size = header_size(block[begin : begin + HEAD_BYTES], end - begin)
+            if size is None:
                 return Scan(0, begin, layout.SCAN_MORE)
-            if length >= 4:  # the walk refuses any other
-                head = block[begin + wire.MESSAGE_HEAD_BYTES : begin + 1 + length]
-                header = wire.copy_header_size(head[: 1 << 16].tobytes())
-                self._header_pending = False
+            header, self._header_pending = size, size == 0
         rows, position, reason = self._backend.scan(
             block, begin, end, self._kind, header, len(self._plan.names),
             self._starts, self._ends, self.rows_per_batch, self._failure,
         )  # fmt: skip
         if reason == layout.SCAN_FAILED:
             self._failure[layout.COLUMN] = -1
-            raise self._error(base)
+            raise error_of(self._failure, self._plan, self.rows, base)
         return Scan(rows, position, reason)
 
     def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
@@ -152,15 +152,40 @@ class Decoder:
             self._cursors, self._tile, self._sources, self._results, self._failure,
         )  # fmt: skip
         if failed:
-            raise self._error(base)
+            raise error_of(self._failure, self._plan, self.rows, base)
         batch = assemble(plan, table, self._results, region, rows)
         self.rows += rows
         return batch
 
-    def _error(self, base: int) -> DecodeError:
-        code, row, column, offset = (int(part) for part in self._failure)
-        kind, text = (
-            (ValueRangeError, RANGE_MESSAGES[code]) if code in RANGE_MESSAGES else (DecodeError, MESSAGES[code])
-        )
-        name = self._plan.names[column] if column >= 0 else None
-        return kind(text, row=self.rows + row, column=name, offset=base + offset)
+
+def header_size(head: Uint8s, received: int) -> int | None:
+    """Return the size in bytes of the COPY header in a reply's first message; None if more of it must come.
+
+    Parameters
+    ----------
+    head : uint8 array
+        The message from its type on: HEAD_BYTES of it, or what there is.
+    received : int
+        Bytes received from there on.
+
+    Returns
+    -------
+    int or None
+        0 for a message of impossible length: the walk refuses it.
+    """
+    length = int.from_bytes(head[1 : wire.MESSAGE_HEAD_BYTES].tobytes(), "big", signed=True)
+    if 1 + length > received:
+        return None
+    if length < 4:
+        return 0
+    return wire.copy_header_size(head[wire.MESSAGE_HEAD_BYTES : 1 + length].tobytes())
+
+
+def error_of(failure: Int64s, plan: Plan, rows: int, base: int) -> DecodeError:
+    """Turn a failure record into the error to raise; `rows` and `base` count what came before the block."""
+    code, row, column, offset = (int(part) for part in failure)
+    kind, text = (
+        (ValueRangeError, RANGE_MESSAGES[code]) if code in RANGE_MESSAGES else (DecodeError, MESSAGES[code])
+    )
+    name = plan.names[column] if 0 <= column < len(plan.names) else None
+    return kind(text, row=rows + row, column=name, offset=base + offset)

@@ -17,6 +17,12 @@ Arena = tuple[npt.NDArray[Any], ...]
 """One memory region seen as uint8, int16, int32 and int64 elements."""
 
 
+DeviceArray = Any
+"""A one-dimensional array in device memory: CuPy's, or NumPy's where kernels are simulated."""
+DeviceArena = tuple[DeviceArray, ...]
+"""One device region seen as uint32, int16, int32 and int64 elements."""
+
+
 class Region(Protocol):
     """Memory on loan: it goes back to where it came from when the last reference to the object is gone."""
 
@@ -30,6 +36,21 @@ class Allocate(Protocol):
 
     def __call__(self, size_bytes: int, /) -> Region:
         """Return a region, waiting for one where the budget is spent."""
+
+
+class DeviceRegion(Protocol):
+    """Device memory on loan: it goes back where it came from when the last reference to the object is gone."""
+
+    @property
+    def array(self) -> DeviceArray:
+        """The bytes as uint8, 64-byte aligned, with NumPy's slices and views."""
+
+
+class DeviceAllocate(Protocol):
+    """Hands out device regions of at least the size asked for."""
+
+    def __call__(self, size_bytes: int, /) -> DeviceRegion:
+        """Return a region, whose contents are arbitrary."""
 
 
 class Backend(Protocol):

@@ -13,6 +13,8 @@ import psycopg
 from psycopg.pq import abc
 
 MAPS = Path("/proc/self/maps")
+SOCKADDR_BYTES = 16
+"""Size of a struct sockaddr; all zero, its family is AF_UNSPEC."""
 
 
 @functools.cache
@@ -80,14 +82,28 @@ def destroy(connection: psycopg.Connection[object]) -> None:
     PQfinish alone would wait for nothing but leave the backend writing while any duplicate of the socket is
     open; a shutdown ends the conversation whoever holds a descriptor.
     """
-    if not connection.closed:
-        with duplicate_socket(connection) as twin:
-            try:
-                twin.shutdown(socket.SHUT_RDWR)
-            except OSError as failure:  # already disconnected by the other side: nothing left to end
-                if failure.errno is None:
-                    raise
+    hang_up(connection)
     connection.close()
+
+
+def hang_up(connection: psycopg.Connection[object]) -> None:
+    """End the conversation with PostgreSQL; the connection itself is closed by whoever uses it.
+
+    May be called while another thread reads, but not while one closes the connection.  A shutdown is not enough
+    for TCP: a backend that waits for room in our full receive buffer would not notice.  Dissolving the association
+    (connect(2) to AF_UNSPEC) resets the connection at once, however many descriptors it has.
+    """
+    if connection.closed:
+        return
+    with duplicate_socket(connection) as twin:
+        try:
+            twin.shutdown(socket.SHUT_RDWR)
+        except OSError as failure:  # already disconnected by the other side: nothing left to end
+            if failure.errno is None:
+                raise
+        if twin.family != socket.AF_UNIX:
+            unspecified = ctypes.create_string_buffer(SOCKADDR_BYTES)
+            ctypes.CDLL(None).connect(twin.fileno(), unspecified, SOCKADDR_BYTES)
 
 
 def _pointer(pgconn: abc.PGconn) -> int:

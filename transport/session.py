@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,15 +15,17 @@ from psycopg import pq
 from kernels.column import Column
 from kernels.errors import DecodeError, OverloadedError, PostgresError, RequestError, SnapshotEndedError
 from kernels.typing import Allocate
-from transport import catalog, partition, snapshot
+from transport import catalog, partition, snapshot, volatility
 from transport.catalog import Connection, Table
 from transport.failures import require_ok, translated
+from transport.libpq import hang_up
 from transport.messages import Request
 from transport.partition import Leaf
 from transport.pool import ConnectionPool
-from transport.reader import open_reader
+from transport.reader import Reader, open_reader
 from transport.reply import Reply
 from transport.snapshot import Snapshot
+from transport.volatility import Mutable
 
 log = structlog.get_logger("pgflight.transport")
 
@@ -35,6 +37,7 @@ select set_config('statement_timeout', '{statement_ms}', true), set_config('lock
 """
 NO_PARALLEL_QUERY = ", set_config('max_parallel_workers_per_gather', '0', true)"
 IDLE_TIMEOUT = ", set_config('idle_in_transaction_session_timeout', '{idle_ms}', true)"
+Wrap = Callable[[Reader], Reader]
 STATUS_LETTERS = {pq.TransactionStatus.INTRANS: "T", pq.TransactionStatus.INERROR: "E"}
 
 
@@ -196,15 +199,31 @@ class Session:
         with translated():
             return partition.leaves(self._connection, relation)
 
-    def explain(self, sql: str) -> dict[str, Any]:
+    def explain(self, sql: str, *, sequential: bool = True) -> dict[str, Any]:
         """Return the root node of a statement's plan, without parallel workers, as PostgreSQL's JSON says it.
 
         Locks every relation the statement reads, partitions included.
+
+        Parameters
+        ----------
+        sql : str
+        sequential : bool
+            False has PostgreSQL read pages by their numbers, also where it would rather read a small table whole;
+            this lasts until the transaction ends.
         """
         with translated():
             self._connection.execute(b"set local max_parallel_workers_per_gather to 0")
+            if not sequential:
+                self._connection.execute(b"set local enable_seqscan to off")
             row = self._connection.execute(b"explain (verbose, costs off, format json) " + sql.encode()).fetchone()
         return cast("dict[str, Any]", row[0][0]["Plan"]) if row else {}
+
+    def first_mutable(
+        self, calls: Sequence[tuple[str, int]], operators: Sequence[str], types: Sequence[str]
+    ) -> Mutable | None:
+        """Return the first of the functions and operators named that is not known to be immutable."""
+        with translated():
+            return volatility.first_mutable(self._connection, calls, operators, types)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -252,16 +271,23 @@ class Session:
             self._connection.execute(b"rollback")
             self._begin()
 
-    def run(self, request: Request, allocate: Allocate, check: Callable[[], None]) -> Reply:
+    def run(
+        self, request: Request, allocate: Allocate, check: Callable[[], None], wrap: Wrap | None = None
+    ) -> Reply:
         """Send a statement and return its reply; one per session."""
-        reply = self.open_reply(allocate, check)
+        reply = self.open_reply(allocate, check, wrap)
         reply.send(request)
         return reply
 
-    def open_reply(self, allocate: Allocate, check: Callable[[], None]) -> Reply:
-        """Take the connection over for one or more requests; once per session."""
+    def open_reply(self, allocate: Allocate, check: Callable[[], None], wrap: Wrap | None = None) -> Reply:
+        """Take the connection over for one or more requests; once per session.
+
+        `wrap` may put something between the reader and the reply.
+        """
         reader = open_reader(self._connection, self._options.reader)
         self.reader_name = reader.name
+        if wrap is not None:
+            reader = wrap(reader)
         try:
             self._reply = Reply(
                 reader,
@@ -274,6 +300,10 @@ class Session:
             reader.close()
             raise
         return self._reply
+
+    def hang_up(self) -> None:
+        """End the conversation from another thread; the session's own then fails, and closes the connection."""
+        hang_up(self._connection)
 
     def finish(self) -> None:
         """Give the connection back to libpq after the last reply, so that the session can ask more."""

@@ -15,6 +15,7 @@ from pyarrow import flight
 
 from pgflight import request
 from pgflight.connection import Connections, Settings, full_uri
+from pgflight.memory import keep_freed_memory
 from pgflight.reader import Calls, Reader, known
 
 
@@ -60,6 +61,7 @@ def connect(
     ValueError
         The URI's scheme is unknown.
     """
+    keep_freed_memory()
     roots = tls_root_certs if isinstance(tls_root_certs, bytes | None) else Path(tls_root_certs)
     settings = Settings(full_uri(uri), token, roots, timeout_s, headers or {}, flight_options)
     return Client(Connections(settings))

@@ -51,6 +51,7 @@ def numeric(
     groups = (scale + 3) // 4
     spare = groups * 4 - scale
     bound = power_of_ten(min(precision, 18))
+    unit = power_of_ten(spare)
     delta = u64(tile[DELTA])
     nulls = 0
     top = u64(0)
@@ -64,9 +65,10 @@ def numeric(
             after = cursor + u64(4) + u64(length)
             if after > end:
                 return fail(failure, BEYOND_BLOCK, row, cursor)
-            digits = be16(wire, cursor + u64(4))
-            weight = be16(wire, cursor + u64(6))
-            sign = be16(wire, cursor + u64(8)) & 0xFFFF
+            head = be64(wire, cursor + u64(4))
+            digits = head >> 48
+            weight = (head << 16) >> 48
+            sign = (head >> 16) & 0xFFFF
             if digits < 0 or length != 8 + 2 * digits:
                 return fail(failure, BAD_LENGTH, row, cursor)
             if sign & 0xBFFF != 0:
@@ -74,7 +76,7 @@ def numeric(
             shift = 3 - weight - groups
             value = i64(-1)
             if digits <= 4 and 0 <= shift <= 3:
-                value = aligned(be64(wire, cursor + u64(12)), digits, shift, spare, bound)
+                value = aligned(be64(wire, cursor + u64(12)), digits, shift, spare, unit, bound)
             if value >= 0:
                 flip = -(sign >> 14)
                 value = (value ^ flip) - flip
@@ -101,12 +103,12 @@ def numeric(
 
 
 @inline
-def aligned(word: Int, digits: Int, shift: Int, spare: Int, bound: Int) -> Int:
+def aligned(word: Int, digits: Int, shift: Int, spare: Int, unit: Int, bound: Int) -> Int:
     """Convert up to four digits, loaded as one big-endian word, without a branch that depends on the value.
 
     `shift` 16-bit lanes below the last fraction group are empty in a value that fits the scale; `spare` decimal
-    places of that group lie below the scale and must be zero.  Return -1 where anything does not fit: the
-    general routine then decides.
+    places of that group lie below the scale and must be zero, `unit` is 10 to that power.  Return -1 where
+    anything does not fit: the general routine then decides.
     """
     lanes = u64(word)
     unused = u64(64 - 16 * digits)
@@ -123,7 +125,7 @@ def aligned(word: Int, digits: Int, shift: Int, spare: Int, bound: Int) -> Int:
         + i64(group & u64(0xFFFF))
     )
     kept = without_last(value, spare)
-    inexact = kept * power_of_ten(spare) != value
+    inexact = kept * unit != value
     if (above_9999 | lost) != u64(0) or inexact or kept >= bound:
         return -1
     return kept

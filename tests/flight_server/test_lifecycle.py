@@ -174,6 +174,27 @@ def test_a_stalled_client_does_not_keep_the_server(
         reap(process)
 
 
+@pytest.mark.parametrize(("streams", "unix"), [(1, False), (4, False), (1, True)])
+def test_a_stalled_client_keeps_no_snapshot(
+    postgres: EmbeddedPostgres, database: psycopg.Connection, streams: int, unix: bool
+) -> None:
+    """It still has what was sent before it stopped, and then learns why there is no more."""
+    database.execute("create table scratch.wide (id int8, pad text)")
+    database.execute("insert into scratch.wide select g, repeat('x', 1000) from generate_series(1, 100000) g")
+    dsn = postgres.dsn(unix=unix)
+    with ServerProcess(dsn, "--stall-timeout-s", "1") as server, flight.connect(server.uri) as client:
+        command = f'{{"table": "scratch.wide", "options": {{"streams": {streams}}}}}'
+        reader = client.do_get(flight.Ticket(command.encode()))
+        reader.read_chunk()
+        assert busy_backends(database) == streams
+        server.wait_for("client stalled")
+        eventually(lambda: busy_backends(database), lambda count: count == 0, deadline_s=1.0)
+        assert locks(database, "scratch.wide") == 0
+        with pytest.raises(flight.FlightTimedOutError, match="did not read for 1 s"):
+            reader.read_all()
+        assert client.do_get(flight.Ticket(b"select 1")).read_all().num_rows == 1
+
+
 def test_a_second_signal_forces(postgres: EmbeddedPostgres) -> None:
     with ServerProcess(postgres.dsn(), "--drain-grace-s", "60") as server:
         process = other_process(server.uri, ENDLESS)

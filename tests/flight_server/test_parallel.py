@@ -75,12 +75,12 @@ def tables(postgres: EmbeddedPostgres) -> Iterator[None]:
 
 WHERES = [
     "id > 10", "id between 5 and 50000", "name = 'n3'", "name like 'n%'", "not (id < 100)", "name is not null",
-    "id in (1, 2, 3) or name = 'n1'", "day >= '2024-02-01'", "ts < '2024-01-15 12:00:00+00'", "n > 1.5",
+    "id in (1, 2, 3) or name = 'n1'", "day >= '2024-02-01'", "name ~ 'n'", "id + 1 > 5", "id::text > '1'", "ts < '2024-01-15 12:00:00+00'", "n > 1.5",
 ]  # fmt: skip
 UNSAFE = [
     "ts > now() - interval '1 day'", "ts < 'now'", "ts < ('now')", "day = 'today'", "day < current_date", "id > random()",
-    "par.f(id) > 10", "id::text = '1'", "ts > day", "id = (select 5)", "exists (select 1)", "name = current_setting('x', true)",
-    "name ~ 'n'", "id + 1 > 5", "ctid > '(1,0)'", "xmin::text = '1'",
+    "par.f(id) > 10", "ts > day", "id = (select 5)", "exists (select 1)", "name = current_setting('x', true)",
+    "ctid > '(1,0)'", "xmin::text = '1'",
 ]  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def test_conditions_that_may_differ_between_sessions_do_not(
         "select id from par.t limit 5", "select id from par.t offset 5", "select id from par.t union all select 1",
         "select id, row_number() over () from par.t", "select id from par.t group by id", "select random() from par.t",
         "with a as (select * from par.t) select * from a", "select t.id from par.t, par.one_page",
-        "select t.id from par.t join par.one_page on true", "select * from (select * from par.t) q", "select id + 1 from par.t",
+        "select t.id from par.t join par.one_page on true", "select * from (select * from par.t) q",
         "select * from par.v", "select * from par.parent", "select * from par.rls", "select * from par.p",
         "select * from par.t tablesample system (10)", "select * from generate_series(1, 10)", "values (1)",
         "select * from only par.t", "table par.t", "select id from par.t fetch first 1 row only",

@@ -76,6 +76,11 @@ class ServerProcess:
             if line.get("event") == event and fields.items() <= line.items():
                 return line
 
+    def forget(self) -> None:
+        """Drop the log lines so far: `wait_for` then sees later ones only."""
+        while not self._lines.empty():
+            self._lines.get()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)

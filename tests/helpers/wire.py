@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.pipeline import decode_replies
+from flight_server.replies import decode_replies
 from kernels.backend import select_backend
 from kernels.column import Column
 from kernels.decoder import Decoder

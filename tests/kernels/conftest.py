@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +12,15 @@ import pytest
 from demo.postgres import EmbeddedPostgres
 from transport.memory import RegionPool
 from transport.pool import ConnectionPool
+
+
+@pytest.fixture(autouse=True)
+def twin(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The twin that decodes: PGFLIGHT_TEST_TWIN=cuda chooses the other one, for all tests that do not name theirs."""
+    chosen = os.environ.get("PGFLIGHT_TEST_TWIN", "host")
+    if chosen == "cuda":
+        importlib.import_module("tests.kernels.cuda_twin").take_over(monkeypatch)
+    return chosen
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,18 @@
 """Kernels against the compiled oracle over many broken blocks: ``python -m tests.kernels.fuzz_compiled COUNT SEED``.
 
+A third argument ``cuda`` takes the CUDA twin's functions, compiled for the CPU.
+
 Breaking, scanning, decoding and comparing all run in one compiled loop.  The block ends 64 bytes before an
 inaccessible page, the arena at one, and what lies before the arena is marked.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -36,6 +40,9 @@ PROBLEMS = (
     "fine", "the scans differ", "a bad block was accepted", "a good block was refused", "a value differs",
     "the failure's place is wrong", "the NULL counts differ", "a write before the arena",
 )  # fmt: skip
+
+twin: Any = host
+"""Scan and decode under test; chosen before anything is compiled."""
 
 WORDS = np.array([*LENGTHS, *HUGE], np.int64)
 HALVES = np.array([*SHORTS, *SIGNS], np.int64)
@@ -142,7 +149,7 @@ def check(wire, begin, end, kind, arena, kernel, columns, scratch):
     """Scan and decode one block by both; return (problem, rows)."""
     starts, ends, cursors, tile, sources, results, failure, ours, our_ends = scratch
     fields, varlen = columns.shape[0], sources.shape[0]
-    rows, position, reason = host.scan(wire, begin, end, kind, 0, fields, starts, ends, LIMIT, failure)
+    rows, position, reason = twin.scan(wire, begin, end, kind, 0, fields, starts, ends, LIMIT, failure)
     wanted = oracle.walk(wire, begin, end, kind, fields, LIMIT, ours, our_ends)
     if wanted[0] != rows or wanted[1] != position or wanted[2] != reason:
         return SCAN_DIFFERS, rows
@@ -154,7 +161,7 @@ def check(wire, begin, end, kind, arena, kernel, columns, scratch):
     table, data_at = arrange(kernel, rows, base)
     arena[0][base - MARK_BYTES : base] = MARK
     arena[0][base:] = STALE
-    failed = host.decode(
+    failed = twin.decode(
         wire, position, starts, ends, rows, table, arena, data_at, cursors, tile, sources, results, failure
     )
     for at in range(base - MARK_BYTES, base):
@@ -301,4 +308,6 @@ def main(count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[3:] == ["cuda"]:
+        twin = importlib.import_module("tests.kernels.compiled_cuda")
     sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

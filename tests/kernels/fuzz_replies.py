@@ -1,11 +1,12 @@
 """Kernels against the oracle over broken replies: ``python -m tests.kernels.fuzz_replies COUNT SEED``.
 
 A program of its own, because an access outside the lent memory is meant to kill it.  The last case is in its
-output: ``--case SEED INDEX`` runs one again.
+output: ``--case SEED INDEX`` runs one again.  With ``COUNT SEED FIRST cuda`` the CUDA twin decodes.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import random
 import sys
@@ -155,6 +156,9 @@ def main(count: int, seed: int, first: int = 0) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[-1] == "cuda":
+        wire.make_decoder = importlib.import_module("tests.kernels.cuda_twin").make_decoder
+        del sys.argv[-1]
     arguments = [int(argument) for argument in sys.argv[1:] if argument != "--case"]
     if "--case" in sys.argv:
         sys.exit(min(1, main(1, arguments[0], arguments[1])))

@@ -23,7 +23,7 @@ LONG_BLOCKS = 50_000_000
 TAIL = 3000
 
 
-def run(module: str, *arguments: int, timeout_s: float) -> None:
+def run(module: str, *arguments: int | str, timeout_s: float) -> None:
     """Run a fuzzer to its end."""
     command = [sys.executable, "-W", "error", "-m", f"tests.kernels.{module}", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -40,6 +40,11 @@ def test_broken_blocks() -> None:
     run("fuzz_compiled", BLOCKS, 1, timeout_s=150)
 
 
+def test_broken_blocks_for_the_cuda_twin() -> None:
+    """The device functions, compiled for the CPU."""
+    run("fuzz_compiled", BLOCKS, 1, "cuda", timeout_s=170)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [2, 3])
@@ -52,6 +57,13 @@ def test_many_broken_replies(seed: int) -> None:
 @pytest.mark.parametrize("seed", [2, 3])
 def test_many_broken_blocks(seed: int) -> None:
     run("fuzz_compiled", LONG_BLOCKS, seed, timeout_s=3600)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_many_broken_blocks_for_the_cuda_twin(seed: int) -> None:
+    run("fuzz_compiled", LONG_BLOCKS, seed, "cuda", timeout_s=3600)
 
 
 def test_the_guard_page_kills() -> None:

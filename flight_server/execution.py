@@ -1,0 +1,179 @@
+"""How the rows of a read come about: whole, in parts, as a share of a held snapshot, or from the spool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from flight_server import statement
+from flight_server.decoding import Decoding
+from flight_server.parallel import ParallelRead
+from flight_server.planning import Prepared, prepare, prepare_ranges, require_schema
+from flight_server.replies import decode_replies
+from flight_server.request import ReadRequest
+from flight_server.sessions import Sessions
+from flight_server.snapshots import Lease, Share, SnapshotKeeper
+from flight_server.spooling import SpooledReads
+from flight_server.tally import Tally
+from kernels.errors import PostgresError, SnapshotEndedError
+from transport.catalog import Connection
+from transport.session import Session, Wrap
+from transport.spool import Recording
+
+LOCK_NOT_AVAILABLE = "55P03"
+Steps = Generator[Any, None, None]
+"""The schema, then the batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One read that was asked for.
+
+    Parameters
+    ----------
+    request : ReadRequest
+    check : callable
+        Called at least every 0.1 s while waiting; raises to give up.
+    tally : Tally
+    identity : str
+        Who asks.
+    digest : str or None
+        Of the schema that its ticket promised.
+    """
+
+    request: ReadRequest
+    check: Callable[[], None]
+    tally: Tally
+    identity: str = ""
+    digest: str | None = None
+
+
+class Execution:
+    """Carries reads out.  Thread-safe: each has its own session, block and decoder.
+
+    Parameters
+    ----------
+    sessions : Sessions
+    decoding : Decoding
+    keeper : SnapshotKeeper
+    spooled : SpooledReads
+    """
+
+    def __init__(
+        self, sessions: Sessions, decoding: Decoding, keeper: SnapshotKeeper, spooled: SpooledReads
+    ) -> None:
+        self._sessions = sessions
+        self._decoding = decoding
+        self._keeper = keeper
+        self._spooled = spooled
+
+    def kept(self, read: Read) -> Steps:
+        """Serve a read from the spool, or carry it out and keep it there."""
+        entry = self._spooled.find(read.request, read.identity)
+        if entry is not None:
+            with entry:
+                yield from self._spooled.steps(entry, read.request, read.check, read.digest, read.tally)
+            return
+        with self._spooled.record(read.request, read.identity) as recording:
+            yield from self.fresh(read, recording)
+
+    def fresh(self, read: Read, recording: Recording | None = None) -> Steps:
+        """Ask PostgreSQL, with as many sessions as are proven to give the same rows."""
+        request, tally = read.request, read.tally
+        with ExitStack() as stack:
+            # Streams asked for by number are taken at once, before anything is held; "auto" takes what is free.
+            spare = self._sessions.take(request, stack)
+            session = stack.enter_context(self._sessions.open(request, spare.pop()))
+            prepared = prepare(session, request, self._sessions.streams(request))
+            require_schema(prepared.plan, read.digest)
+            tally.facts |= {"backend_pid": session.backend_pid, "why": prepared.division.why}
+            if prepared.division.parts and request.options.ordered:
+                recording = None  # its streams hold parts in the order they were taken
+            yield prepared.plan.schema
+            if prepared.division.parts:
+                yield from self._parts(read, prepared, session, spare, _wrap(recording))
+            else:
+                self._sessions.give_back(spare)
+                yield from self._whole(read, prepared, session, _wrap(recording))
+            session.require_unwritten()
+            if recording is not None:
+                copy = tally.facts["framing"] == "copy"
+                tally.facts["kept"] = recording.publish(prepared.columns, copy=copy, rows=tally.rows)
+
+    def share(self, read: Read, share: Share) -> Steps:
+        """Read page ranges under a snapshot that is held for several readers."""
+        request = read.request
+        with ExitStack() as stack:
+            held = stack.enter_context(self._keeper.reading(share.lease))
+            spare = self._sessions.take(request, stack)
+            session = stack.enter_context(self._sessions.open_share(request, spare.pop(), held.snapshot))
+            stack.enter_context(self._yielding_to_ddl(share.lease))
+            prepared = prepare_ranges(session, request, share.ranges, max(1, request.options.streams))
+            require_schema(prepared.plan, read.digest)
+            read.tally.facts |= {"backend_pid": session.backend_pid, "lease": share.lease.id}
+            yield prepared.plan.schema
+            for batch in self._parts(read, prepared, session, spare):
+                held.require_wanted()
+                yield batch
+            session.require_unwritten()
+
+    @contextmanager
+    def _yielding_to_ddl(self, lease: Lease) -> Iterator[None]:
+        """End a lease whose reader waits for a lock: in that queue stands DDL, which waits for the lease."""
+        try:
+            yield
+        except PostgresError as failure:
+            if failure.sqlstate != LOCK_NOT_AVAILABLE:
+                raise
+            self._keeper.end(lease, "DDL waits for a lock")
+            raise SnapshotEndedError("DDL waits for the table") from failure
+
+    def _whole(
+        self, read: Read, prepared: Prepared, session: Session, wrap: Wrap | None
+    ) -> Iterator[pa.RecordBatch]:
+        request, tally = read.request, read.tally
+        text = statement.with_casts(statement.select(request), prepared.plan.casts)
+        framing = "extended" if request.params else request.options.framing
+        asked = statement.binary_request(text, request.params, framing)
+        decoder = self._decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=request.options.batch_bytes)
+        reply = session.run(asked, self._decoding.allocate, read.check, wrap)
+        tally.watch.hang_up = session.hang_up
+        tally.facts |= {"reader": session.reader_name, "framing": "copy" if asked.copy else "extended"}
+        for batch in decode_replies(reply, decoder, copy=asked.copy):
+            tally.rows, tally.wire_bytes = decoder.rows, reply.received_bytes
+            yield batch
+        tally.wire_bytes = reply.received_bytes
+        session.finish()
+
+    def _parts(
+        self,
+        read: Read,
+        prepared: Prepared,
+        session: Session,
+        spare: list[Connection],
+        wrap: Wrap | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        request, tally = read.request, read.tally
+        parallel = ParallelRead(
+            self._sessions, self._decoding, request.options, self._sessions.options(request), prepared, wrap
+        )
+        tally.watch.hang_up = parallel.hang_up
+        tally.facts["framing"] = "extended"
+        for batch in parallel.batches(session, spare, read.check):
+            tally.rows += batch.num_rows
+            yield batch
+        session.finish()
+        tally.wire_bytes = parallel.received_bytes
+        tally.facts |= {
+            "reader": session.reader_name,
+            "streams": parallel.streams,
+            "parts": len(prepared.division.parts),
+        }
+
+
+def _wrap(recording: Recording | None) -> Wrap | None:
+    return None if recording is None else recording.recorder

@@ -1,0 +1,115 @@
+"""Reads that are kept, and served again from disk: which request is which entry, and how it is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pyarrow as pa
+
+from flight_server.decoding import Decoding
+from flight_server.planning import Preview, require_schema
+from flight_server.replies import decode_replies
+from flight_server.request import ReadRequest
+from flight_server.tally import Tally
+from kernels.errors import RequestError
+from kernels.plan import plan
+from transport.messages import Request
+from transport.reply import Reply
+from transport.spool import Entry, Recording, Spool
+
+IGNORED = frozenset((
+    "max_age_s", "timeout_s", "batch_bytes", "streams", "endpoints", "framing", "reader", "output", "decode",
+    "transport",
+))  # fmt: skip
+"""Options that do not change which bytes PostgreSQL sends."""
+
+
+class SpooledReads:
+    """The spool of a server, as its pipeline uses it.
+
+    Parameters
+    ----------
+    spool : Spool or None
+        None where the server has none.
+    decoding : Decoding
+    max_row_bytes : int
+    """
+
+    def __init__(self, spool: Spool | None, decoding: Decoding, max_row_bytes: int) -> None:
+        self._spool = spool
+        self._decoding = decoding
+        self._max_row_bytes = max_row_bytes
+
+    def find(self, request: ReadRequest, identity: str) -> Entry | None:
+        """Open what is kept of a request and young enough, to be closed by the caller."""
+        if not request.options.max_age_s:
+            return None
+        return self._required().find(_key(request, identity), request.options.max_age_s)
+
+    def record(self, request: ReadRequest, identity: str) -> AbstractContextManager[Recording]:
+        """Keep what a request reads."""
+        return self._required().record(_key(request, identity), identity)
+
+    def preview(self, request: ReadRequest, identity: str) -> Preview | None:
+        """Describe a request that is kept, without PostgreSQL."""
+        entry = self.find(request, identity)
+        if entry is None:
+            return None
+        with entry:
+            schema = plan(entry.columns, request.options.types).schema
+            facts = {"streams": 1, "parts": 1, "why": "kept in the spool", "read_at": entry.created_at}
+            return Preview(schema, entry.rows, entry.size_bytes, facts)
+
+    def steps(
+        self, entry: Entry, request: ReadRequest, check: Callable[[], None], digest: str | None, tally: Tally
+    ) -> Iterator[pa.Schema | pa.RecordBatch]:
+        """Yield the schema, then the batches, of what is kept."""
+        planned = plan(entry.columns, request.options.types)
+        require_schema(planned, digest)
+        tally.facts |= {"reader": "spool", "read_at": entry.created_at}
+        yield planned.schema
+        for reader, replies in entry.streams():
+            batch_bytes = request.options.batch_bytes
+            decoder = self._decoding.decoder(planned, copy=entry.copy, batch_bytes=batch_bytes)
+            reply = Reply(
+                reader,
+                self._decoding.allocate,
+                block_bytes=batch_bytes,
+                max_row_bytes=max(self._max_row_bytes, batch_bytes),
+                check=check,
+            )
+            for _ in range(replies):
+                reply.send(Request("", copy=entry.copy))
+            for batch in decode_replies(reply, decoder, copy=entry.copy):
+                tally.rows += batch.num_rows
+                yield batch
+            tally.wire_bytes += reply.received_bytes
+
+    def list(self, identity: str) -> list[dict[str, object]]:
+        """Return what is kept for somebody."""
+        return self._required().entries(identity)
+
+    def drop(self, identity: str, key: str | None) -> int:
+        """Remove what is kept for somebody, or one key of it."""
+        return self._required().drop(identity, key)
+
+    def close(self) -> None:
+        """Let another server use the spool."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def _required(self) -> Spool:
+        if self._spool is None:
+            raise RequestError("this server has no spool: max_age_s needs one (setting spool_dir)")
+        return self._spool
+
+
+def _key(request: ReadRequest, identity: str) -> str:
+    """Name an entry: whoever asks for the same as somebody else still gets another name."""
+    parts = request.to_json()
+    options = {name: value for name, value in parts.pop("options", {}).items() if name not in IGNORED}
+    text = json.dumps([identity, parts, options], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

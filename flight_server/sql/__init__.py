@@ -1,0 +1,1 @@
+"""Flight SQL in front of PostgreSQL: what the commands of `flight_sql` mean here."""

@@ -1,0 +1,169 @@
+"""What CommandGetSqlInfo says of PostgreSQL behind this server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from flight_sql.info import bits
+from flight_sql.proto import flight_sql_pb2 as pb
+
+NAME_BYTES: Final = 63
+"""NAMEDATALEN without its end."""
+INDEX_COLUMNS: Final = 32
+TARGET_COLUMNS: Final = 1664
+TABLE_COLUMNS: Final = 1600
+GIB: Final = 1 << 30
+
+FROM_DATABASE: Final = frozenset((pb.FLIGHT_SQL_SERVER_VERSION, pb.SQL_KEYWORDS))
+"""Codes whose values PostgreSQL has to be asked for."""
+
+# fmt: off
+_TEXT_TYPES = (pb.SQL_CONVERT_CHAR, pb.SQL_CONVERT_VARCHAR, pb.SQL_CONVERT_LONGVARCHAR)
+_NUMBER_TYPES = (
+    pb.SQL_CONVERT_BIGINT, pb.SQL_CONVERT_DECIMAL, pb.SQL_CONVERT_FLOAT, pb.SQL_CONVERT_INTEGER,
+    pb.SQL_CONVERT_NUMERIC, pb.SQL_CONVERT_REAL, pb.SQL_CONVERT_SMALLINT, pb.SQL_CONVERT_TINYINT,
+)
+_BINARY_TYPES = (pb.SQL_CONVERT_BINARY, pb.SQL_CONVERT_VARBINARY, pb.SQL_CONVERT_LONGVARBINARY)
+_INTERVAL_TYPES = (pb.SQL_CONVERT_INTERVAL_DAY_TIME, pb.SQL_CONVERT_INTERVAL_YEAR_MONTH)
+_DATE_TYPES = (pb.SQL_CONVERT_DATE, pb.SQL_CONVERT_TIMESTAMP)
+
+CONVERSIONS: Final[dict[int, list[int]]] = {
+    **{number: sorted((*_NUMBER_TYPES, *_TEXT_TYPES)) for number in _NUMBER_TYPES},
+    **{text: sorted(pb.SqlSupportsConvert.values()) for text in _TEXT_TYPES},
+    **{binary: sorted((*_BINARY_TYPES, *_TEXT_TYPES)) for binary in _BINARY_TYPES},
+    **{interval: sorted((*_INTERVAL_TYPES, pb.SQL_CONVERT_TIME, *_TEXT_TYPES)) for interval in _INTERVAL_TYPES},
+    pb.SQL_CONVERT_BIT: sorted((pb.SQL_CONVERT_BIT, pb.SQL_CONVERT_INTEGER, *_TEXT_TYPES)),
+    pb.SQL_CONVERT_DATE: sorted((*_DATE_TYPES, *_TEXT_TYPES)),
+    pb.SQL_CONVERT_TIMESTAMP: sorted((*_DATE_TYPES, pb.SQL_CONVERT_TIME, *_TEXT_TYPES)),
+    pb.SQL_CONVERT_TIME: sorted((pb.SQL_CONVERT_TIME, *_INTERVAL_TYPES, *_TEXT_TYPES)),
+}
+"""What CAST takes from where to where."""
+
+STATIC: Final[Mapping[int, Any]] = {
+    # The name tells clients which dialect to write; the `info` action tells what stands in front of it.
+    pb.FLIGHT_SQL_SERVER_NAME: "PostgreSQL",
+    pb.FLIGHT_SQL_SERVER_ARROW_VERSION: pa.__version__,
+    pb.FLIGHT_SQL_SERVER_READ_ONLY: True,
+    pb.FLIGHT_SQL_SERVER_SQL: True,
+    pb.FLIGHT_SQL_SERVER_SUBSTRAIT: False,
+    pb.FLIGHT_SQL_SERVER_SUBSTRAIT_MIN_VERSION: "",
+    pb.FLIGHT_SQL_SERVER_SUBSTRAIT_MAX_VERSION: "",
+    pb.FLIGHT_SQL_SERVER_TRANSACTION: pb.SQL_SUPPORTED_TRANSACTION_NONE,
+    pb.FLIGHT_SQL_SERVER_CANCEL: True,
+    pb.FLIGHT_SQL_SERVER_BULK_INGESTION: False,
+    pb.FLIGHT_SQL_SERVER_INGEST_TRANSACTIONS_SUPPORTED: False,
+    pb.FLIGHT_SQL_SERVER_TRANSACTION_TIMEOUT: 0,
+    pb.SQL_DDL_CATALOG: False,
+    pb.SQL_DDL_SCHEMA: False,
+    pb.SQL_DDL_TABLE: False,
+    pb.SQL_IDENTIFIER_CASE: pb.SQL_CASE_SENSITIVITY_LOWERCASE,
+    pb.SQL_IDENTIFIER_QUOTE_CHAR: '"',
+    pb.SQL_QUOTED_IDENTIFIER_CASE: pb.SQL_CASE_SENSITIVITY_UNKNOWN,  # as ODBC reads it: sensitive
+    pb.SQL_ALL_TABLES_ARE_SELECTABLE: True,  # others are not listed
+    pb.SQL_NULL_ORDERING: pb.SQL_NULLS_SORTED_HIGH,
+    pb.SQL_NUMERIC_FUNCTIONS: [
+        "ABS", "ACOS", "ASIN", "ATAN", "ATAN2", "CEILING", "COS", "COT", "DEGREES", "EXP", "FLOOR", "LOG", "LOG10",
+        "MOD", "PI", "POWER", "RADIANS", "ROUND", "SIGN", "SIN", "SQRT", "TAN",
+    ],
+    pb.SQL_STRING_FUNCTIONS: [
+        "ASCII", "BIT_LENGTH", "CHAR_LENGTH", "CHARACTER_LENGTH", "CONCAT", "LEFT", "LENGTH", "LOWER", "LTRIM",
+        "OCTET_LENGTH", "OVERLAY", "POSITION", "REPEAT", "REPLACE", "RIGHT", "RTRIM", "SUBSTRING", "TRIM", "UPPER",
+    ],
+    pb.SQL_SYSTEM_FUNCTIONS: [
+        "COALESCE", "CURRENT_CATALOG", "CURRENT_SCHEMA", "CURRENT_USER", "NULLIF", "SESSION_USER", "USER",
+        "VERSION",
+    ],
+    pb.SQL_DATETIME_FUNCTIONS: [
+        "AGE", "CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP", "DATE_PART", "DATE_TRUNC", "EXTRACT",
+        "LOCALTIME", "LOCALTIMESTAMP", "NOW",
+    ],
+    pb.SQL_SEARCH_STRING_ESCAPE: "\\",
+    pb.SQL_EXTRA_NAME_CHARACTERS: "$",
+    pb.SQL_SUPPORTS_COLUMN_ALIASING: True,
+    pb.SQL_NULL_PLUS_NULL_IS_NULL: True,
+    pb.SQL_SUPPORTS_CONVERT: CONVERSIONS,
+    pb.SQL_SUPPORTS_TABLE_CORRELATION_NAMES: True,
+    pb.SQL_SUPPORTS_DIFFERENT_TABLE_CORRELATION_NAMES: False,
+    pb.SQL_SUPPORTS_EXPRESSIONS_IN_ORDER_BY: True,
+    pb.SQL_SUPPORTS_ORDER_BY_UNRELATED: True,
+    pb.SQL_SUPPORTED_GROUP_BY: bits(*pb.SqlSupportedGroupBy.values()),
+    pb.SQL_SUPPORTS_LIKE_ESCAPE_CLAUSE: True,
+    pb.SQL_SUPPORTS_NON_NULLABLE_COLUMNS: True,
+    pb.SQL_SUPPORTED_GRAMMAR: bits(pb.SQL_MINIMUM_GRAMMAR, pb.SQL_CORE_GRAMMAR),
+    pb.SQL_ANSI92_SUPPORTED_LEVEL: bits(pb.ANSI92_ENTRY_SQL),
+    pb.SQL_SUPPORTS_INTEGRITY_ENHANCEMENT_FACILITY: True,
+    pb.SQL_OUTER_JOINS_SUPPORT_LEVEL: bits(pb.SQL_LIMITED_OUTER_JOINS, pb.SQL_FULL_OUTER_JOINS),
+    pb.SQL_SCHEMA_TERM: "schema",
+    pb.SQL_PROCEDURE_TERM: "function",
+    pb.SQL_CATALOG_TERM: "database",
+    pb.SQL_CATALOG_AT_START: True,
+    pb.SQL_SCHEMAS_SUPPORTED_ACTIONS: bits(*pb.SqlSupportedElementActions.values()),
+    pb.SQL_CATALOGS_SUPPORTED_ACTIONS: 0,
+    pb.SQL_SUPPORTED_POSITIONED_COMMANDS: 0,
+    pb.SQL_SELECT_FOR_UPDATE_SUPPORTED: False,
+    pb.SQL_STORED_PROCEDURES_SUPPORTED: False,
+    pb.SQL_SUPPORTED_SUBQUERIES: bits(*pb.SqlSupportedSubqueries.values()),
+    pb.SQL_CORRELATED_SUBQUERIES_SUPPORTED: True,
+    pb.SQL_SUPPORTED_UNIONS: bits(*pb.SqlSupportedUnions.values()),
+    pb.SQL_MAX_BINARY_LITERAL_LENGTH: 0,
+    pb.SQL_MAX_CHAR_LITERAL_LENGTH: 0,
+    pb.SQL_MAX_COLUMN_NAME_LENGTH: NAME_BYTES,
+    pb.SQL_MAX_COLUMNS_IN_GROUP_BY: 0,
+    pb.SQL_MAX_COLUMNS_IN_INDEX: INDEX_COLUMNS,
+    pb.SQL_MAX_COLUMNS_IN_ORDER_BY: 0,
+    pb.SQL_MAX_COLUMNS_IN_SELECT: TARGET_COLUMNS,
+    pb.SQL_MAX_COLUMNS_IN_TABLE: TABLE_COLUMNS,
+    pb.SQL_MAX_CONNECTIONS: 0,
+    pb.SQL_MAX_CURSOR_NAME_LENGTH: NAME_BYTES,
+    pb.SQL_MAX_INDEX_LENGTH: 0,
+    pb.SQL_DB_SCHEMA_NAME_LENGTH: NAME_BYTES,
+    pb.SQL_MAX_PROCEDURE_NAME_LENGTH: NAME_BYTES,
+    pb.SQL_MAX_CATALOG_NAME_LENGTH: NAME_BYTES,
+    pb.SQL_MAX_ROW_SIZE: GIB,
+    pb.SQL_MAX_ROW_SIZE_INCLUDES_BLOBS: False,
+    pb.SQL_MAX_STATEMENTS: 0,
+    pb.SQL_MAX_TABLE_NAME_LENGTH: NAME_BYTES,
+    pb.SQL_MAX_TABLES_IN_SELECT: 0,
+    pb.SQL_MAX_USERNAME_LENGTH: NAME_BYTES,
+    pb.SQL_DEFAULT_TRANSACTION_ISOLATION: pb.SQL_TRANSACTION_REPEATABLE_READ,
+    pb.SQL_TRANSACTIONS_SUPPORTED: False,
+    pb.SQL_SUPPORTED_TRANSACTIONS_ISOLATION_LEVELS: bits(pb.SQL_TRANSACTION_NONE),
+    pb.SQL_DATA_DEFINITION_CAUSES_TRANSACTION_COMMIT: False,
+    pb.SQL_DATA_DEFINITIONS_IN_TRANSACTIONS_IGNORED: False,
+    pb.SQL_SUPPORTED_RESULT_SET_TYPES: bits(pb.SQL_RESULT_SET_TYPE_FORWARD_ONLY),
+    pb.SQL_SUPPORTED_CONCURRENCIES_FOR_RESULT_SET_UNSPECIFIED: 0,
+    pb.SQL_SUPPORTED_CONCURRENCIES_FOR_RESULT_SET_FORWARD_ONLY: bits(pb.SQL_RESULT_SET_CONCURRENCY_READ_ONLY),
+    pb.SQL_SUPPORTED_CONCURRENCIES_FOR_RESULT_SET_SCROLL_SENSITIVE: 0,
+    pb.SQL_SUPPORTED_CONCURRENCIES_FOR_RESULT_SET_SCROLL_INSENSITIVE: 0,
+    pb.SQL_BATCH_UPDATES_SUPPORTED: False,
+    pb.SQL_SAVEPOINTS_SUPPORTED: False,
+    pb.SQL_NAMED_PARAMETERS_SUPPORTED: False,
+    pb.SQL_LOCATORS_UPDATE_COPY: False,
+    pb.SQL_STORED_FUNCTIONS_USING_CALL_SYNTAX_SUPPORTED: False,
+}
+# fmt: on
+
+
+def values(version: str, keywords: Sequence[str], *, handle_s: float, statement_bytes: int) -> dict[int, Any]:
+    """Return the value of every code.
+
+    Parameters
+    ----------
+    version : str
+        PostgreSQL's.
+    keywords : sequence of str
+    handle_s : float
+        How long a prepared statement is good for.
+    statement_bytes : int
+        Longest statement that is accepted.
+    """
+    return {
+        **STATIC,
+        pb.FLIGHT_SQL_SERVER_VERSION: version,
+        pb.SQL_KEYWORDS: list(keywords),
+        pb.FLIGHT_SQL_SERVER_STATEMENT_TIMEOUT: int(handle_s * 1000),
+        pb.SQL_MAX_STATEMENT_LENGTH: statement_bytes,
+    }

@@ -1,0 +1,82 @@
+"""Prepared statements: described once, run with any parameters, known to every replica by their handles."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+import pyarrow as pa
+from pyarrow import flight
+
+from flight_server.planning import schema_digest
+from flight_server.sql import handles
+from flight_server.sql.calls import Call
+from flight_server.sql.handles import Handle
+from flight_server.sql.reads import Reads
+from flight_server.sql.types import with_facts
+from flight_sql import Stream
+from flight_sql.proto import flight_sql_pb2 as pb
+
+LIFETIME_S = 7 * 86_400.0
+"""Applications keep statements for as long as their connections."""
+FIELD_BYTES = 512
+"""About what a field of a schema takes."""
+
+
+class PreparedStatements:
+    """Prepares, binds and plans.
+
+    Parameters
+    ----------
+    reads : Reads
+    """
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    def create(self, call: Call, query: str) -> pb.ActionCreatePreparedStatementResult:
+        """Prepare a statement."""
+        request = self._reads.request(call, query)
+        schema = call.session.schema
+        described = self._reads.pipeline.within(schema).describe(request)
+        digest = schema_digest(described.result)
+        ticket = self._reads.signer.seal(request, call.identity, digest, lifetime_s=LIFETIME_S)
+        handle = Handle(ticket=ticket, schema=schema, id=secrets.token_hex(8), targets=described.targets)
+        size = FIELD_BYTES * len(described.result)
+        self._reads.schemas.put((call.identity, handle.id), described.result, size)
+        return pb.ActionCreatePreparedStatementResult(
+            prepared_statement_handle=handle.encode(),
+            dataset_schema=with_facts(described.result).serialize().to_pybytes(),
+            parameter_schema=described.parameters.serialize().to_pybytes(),
+            is_update=False,
+        )
+
+    def close(self, call: Call, raw: bytes) -> None:
+        """Forget what is kept for a handle."""
+        handle = handles.decode(raw)
+        self._reads.schemas.drop((call.identity, handle.id))
+        self._reads.bindings.forget(call.identity, handle)
+
+    def bind(self, call: Call, raw: bytes, batches: Iterable[pa.RecordBatch]) -> bytes:
+        """Bind parameters; return the handle that stands for the statement with them."""
+        handle = handles.decode(raw)
+        self._reads.open(call, handle)
+        return self._reads.bindings.bind(call.identity, handle, batches).encode()
+
+    def plan(self, call: Call, raw: bytes, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
+        """Plan the statement with the parameters bound last."""
+        handle = handles.decode(raw)
+        return self._reads.plan(call, handle, self._reads.open(call, handle).request, descriptor)
+
+    def schema(self, call: Call, raw: bytes) -> pa.Schema:
+        """Return the schema of the result; the parameters do not matter."""
+        handle = handles.decode(raw)
+        request = self._reads.open(call, handle).request
+        known = self._reads.schemas.get((call.identity, handle.id))
+        if known is None:
+            known = self._reads.pipeline.within(handle.schema).describe(request).result
+        return with_facts(known)
+
+    def read(self, call: Call, raw: bytes) -> Stream:
+        """Read the statement with the parameters bound last."""
+        return self._reads.read(call, handles.decode(raw))

@@ -1,0 +1,80 @@
+"""Device memory: regions from an allocator, and copies to and from it on a stream."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.cuda._cuda import SIMULATED
+from kernels.typing import DeviceArray
+
+HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
+"""``cudaMemcpyKind``"""
+
+arrays: Any = np if SIMULATED else importlib.import_module("cupy")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedRegion:
+    """Device memory that goes back to CuPy's current allocator (RMM, where that is set) with the object."""
+
+    array: DeviceArray
+
+
+def allocate(size_bytes: int) -> OwnedRegion:
+    """Return a region of device memory with arbitrary contents: a `DeviceAllocate`.
+
+    CuPy's pool hands memory on along its current stream as soon as the region is dropped: drop it only when the
+    work of every other stream on it is done.
+    """
+    return OwnedRegion(arrays.empty(size_bytes, np.uint8))
+
+
+def upload(target: DeviceArray, source: npt.NDArray[Any], *, stream: int) -> None:
+    """Copy host memory to contiguous device memory of the same size.
+
+    Returns when the copy is queued on `stream`; pageable memory may then be changed, pinned memory only when the
+    stream has come past the copy.
+    """
+    if SIMULATED:
+        target[...] = source
+        return
+    arrays.cuda.runtime.memcpyAsync(_address(target), source.ctypes.data, source.nbytes, HOST_TO_DEVICE, stream)
+
+
+def download(source: DeviceArray, *, stream: int, into: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    """Copy contiguous device memory to the host, after all that `stream` has queued; synchronises with it.
+
+    Parameters
+    ----------
+    source : device array
+    stream : int
+    into : array, optional
+        Of the same size; a new one by default.
+    """
+    if SIMULATED:
+        copied = np.array(source) if into is None else into
+        copied[...] = source
+        return copied
+    target = np.empty(source.shape, source.dtype) if into is None else into
+    arrays.cuda.runtime.memcpyAsync(target.ctypes.data, _address(source), target.nbytes, DEVICE_TO_HOST, stream)
+    arrays.cuda.runtime.streamSynchronize(stream)
+    return target
+
+
+def device_name() -> str:
+    """Return the name of the current device, for people."""
+    if SIMULATED:
+        return "Numba's simulator"
+    runtime = arrays.cuda.runtime
+    name: bytes = runtime.getDeviceProperties(runtime.getDevice())["name"]
+    return name.decode()
+
+
+def _address(array: DeviceArray) -> int:
+    address: int = array.__cuda_array_interface__["data"][0]
+    return address
