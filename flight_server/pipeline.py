@@ -63,7 +63,7 @@ class Pipeline:
             session = stack.enter_context(self._sessions.open(request, idle=endpoints > 1))
             prepared = prepare(session, request, max(endpoints, self._sessions.streams(request)))
             rows, size = estimates(session, request)
-            shares = shares_of(session, request, prepared) if endpoints > 1 else ()
+            shares = shares_of(request, prepared) if endpoints > 1 else ()
             held = self.keeper.hold(session, stack) if shares else None
         division = prepared.division
         facts: dict[str, Any] = {"streams": division.streams, "parts": max(1, len(division.parts))}

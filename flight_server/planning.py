@@ -79,12 +79,11 @@ def prepare_ranges(
     )
 
 
-def shares_of(session: Session, request: ReadRequest, prepared: Prepared) -> tuple[tuple[PageRange, ...], ...]:
+def shares_of(request: ReadRequest, prepared: Prepared) -> tuple[tuple[PageRange, ...], ...]:
     """Deal a statement that can be cut to as many endpoints as are wanted; empty where one is enough."""
     if not prepared.division.parts or request.options.endpoints < 2:
         return ()
-    found, _ = session.leaves(shape_of(request, prepared.columns).relation)
-    shares = share_out(found, request.options.endpoints)
+    shares = share_out(list(prepared.division.leaves), request.options.endpoints)
     return tuple(tuple(share) for share in shares) if len(shares) > 1 else ()
 
 

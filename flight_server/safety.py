@@ -181,10 +181,11 @@ def _arity(expression: Expression, call: int) -> int:
     depth, commas = 1, 0
     for at in range(call + 1, len(expression)):
         kind, _, text = expression[at]
-        depth += (kind == "call" or text in ("(", "[")) - (text in (")", "]"))
+        mark = text if kind == "mark" else ""  # a column may be called "("
+        depth += (kind == "call" or mark in ("(", "[")) - (mark in (")", "]"))
         if depth == 0:
             return 0 if at == call + 1 else commas + 1
-        commas += depth == 1 and text == ","
+        commas += depth == 1 and mark == ","
     return ANY_ARITY
 
 

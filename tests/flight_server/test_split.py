@@ -70,6 +70,7 @@ SPLIT = [
     "select id from split.t where day > '2024-01-05'::date and ts > cast('2024-01-05 00:00Z' as timestamptz)",
     # names
     """select "now", upper, upper(upper), "upper"('x'), "Größe [x]" + 1 as "[y]", t."Größe [x]" from split.t""",
+    """select length("("), left("(", 1), substr("(" || ')', length("(")) from split.t""",
     """select x.id, "x".name, x.* from split.t as x where x.id > 5""",
     """select "A ""b".id + 1 from split.t "A ""b" where "A ""b".k = 1""",
     'select id + 1, name from split."T""ä [1].x" where length(name) = 2',

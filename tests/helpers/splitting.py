@@ -24,7 +24,7 @@ from transport.session import Session, SessionOptions
 ROWS = 2_000
 """At a tenth of each page filled, that is some 700 pages: enough for ranges."""
 COLUMNS = """id int8 not null, k int4, name text, n numeric(10, 2), f float8, ts timestamptz, plain timestamp,
-        day date, arr int[], u uuid, ok bool, b char(6), v varchar(20), raw bytea, now text, upper text, "Größe [x]" int,
+        day date, arr int[], u uuid, ok bool, b char(6), v varchar(20), raw bytea, now text, upper text, "Größe [x]" int, "(" text,
         j jsonb, mood split.mood, pad text"""
 TABLES = f"""
     create schema split;
@@ -33,7 +33,7 @@ TABLES = f"""
     insert into split.t select g, g % 10, case when g % 5 > 0 then 'n' || g % 7 end, g / 100.0, g / 8.0,
         timestamptz '2024-01-01 00:00+00' + g * interval '1 hour', timestamp '2024-01-01' + g * interval '1 hour',
         date '2024-01-01' + g % 365, array[g, g % 3], md5(g::text)::uuid, g % 2 = 0, 'b' || g % 4, 'v' || g % 3,
-        decode(lpad(to_hex(g), 8, '0'), 'hex'), 'NOW ' || g % 2, 'U' || g % 2, g % 11, jsonb_build_object('g', g),
+        decode(lpad(to_hex(g), 8, '0'), 'hex'), 'NOW ' || g % 2, 'U' || g % 2, g % 11, ')' || g % 2, jsonb_build_object('g', g),
         case when g % 2 = 0 then 'sad' else 'happy' end::split.mood, repeat('x', 60)
     from generate_series(1, {ROWS}) g;
     analyze split.t;
