@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     lock_timeout_s: float = Field(30.0, ge=0, description="How long to wait for a lock; 0 for no limit.")
     drain_grace_s: float = Field(20.0, ge=0, description="How long running streams may go on after SIGTERM.")
     decode: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where rows are decoded.")
+    gpus: str = Field("all", description="GPUs to decode on: all, or ordinals and UUIDs with commas between.")
+    gpu_memory_mib: int = Field(4096, ge=64, description="Memory for decoding on each GPU.")
+    block_mib: int = Field(16, ge=1, le=512, description="Size of pinned blocks, a power of two.")
+    pinned_blocks: int = Field(256, ge=4, description="How many there may be.")
     reader: Literal["auto", "libpq"] = Field(
         "auto", description="How PostgreSQL's replies are read: the fastest way, or libpq's own."
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.decoding import Decoding
+from flight_server.decoding import Decodings
 from flight_server.parallel import ParallelRead
 from flight_server.planning import Prepared, prepare, prepare_ranges, require_schema
 from flight_server.replies import decode_replies
@@ -58,16 +58,16 @@ class Execution:
     Parameters
     ----------
     sessions : Sessions
-    decoding : Decoding
+    decodings : Decodings
     keeper : SnapshotKeeper
     spooled : SpooledReads
     """
 
     def __init__(
-        self, sessions: Sessions, decoding: Decoding, keeper: SnapshotKeeper, spooled: SpooledReads
+        self, sessions: Sessions, decodings: Decodings, keeper: SnapshotKeeper, spooled: SpooledReads
     ) -> None:
         self._sessions = sessions
-        self._decoding = decoding
+        self._decodings = decodings
         self._keeper = keeper
         self._spooled = spooled
 
@@ -139,11 +139,14 @@ class Execution:
         text = statement.with_casts(statement.select(request), prepared.plan.casts)
         framing = "extended" if request.params else request.options.framing
         asked = statement.binary_request(text, request.params, framing)
-        decoder = self._decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=request.options.batch_bytes)
-        reply = session.run(asked, self._decoding.allocate, read.check, wrap)
+        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_bytes
+        decoder = decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=batch_bytes)
+        reply = session.run(asked, decoding.allocate, read.check, wrap)
         tally.watch.hang_up = session.hang_up
         tally.facts |= {"reader": session.reader_name, "framing": "copy" if asked.copy else "extended"}
-        for batch in decode_replies(reply, decoder, copy=asked.copy):
+        for batch in decode_replies(
+            reply, decoder, copy=asked.copy, piece_bytes=decoding.piece_bytes(batch_bytes)
+        ):
             tally.rows, tally.wire_bytes = decoder.rows, reply.received_bytes
             yield batch
         tally.wire_bytes = reply.received_bytes
@@ -159,7 +162,12 @@ class Execution:
     ) -> Iterator[pa.RecordBatch]:
         request, tally = read.request, read.tally
         parallel = ParallelRead(
-            self._sessions, self._decoding, request.options, self._sessions.options(request), prepared, wrap
+            self._sessions,
+            self._decodings.choose(request.options),
+            request.options,
+            self._sessions.options(request),
+            prepared,
+            wrap,
         )
         tally.watch.hang_up = parallel.hang_up
         tally.facts["framing"] = "extended"

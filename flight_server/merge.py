@@ -50,62 +50,67 @@ class Exchange:
         self._completed = 0
         self._failure: BaseException | None = None
         self._stopped = False
-        self._changed = threading.Condition()
+        # One lock; who waits is woken for what it waits for: all streams woken for each batch would be a herd.
+        lock = threading.Lock()
+        self._work = threading.Condition(lock)
+        self._room = threading.Condition(lock)
+        self._ready_batches = threading.Condition(lock)
+        self._lock = lock
 
     def take(self, *, wait: bool) -> Part | None:
         """Return a part to read next; None when all are read (or, without `wait`, when there is none right now).
 
         A stream that waits here takes over what another one puts back.
         """
-        with self._changed:
+        with self._lock:
             while not self._stopped and self._completed < len(self._shelves):
                 if self._todo and (not self._ordered or self._todo[0].index < self._head + self._streams + 1):
                     return self._todo.popleft()
                 if not wait:
                     return None
-                self._changed.wait(POLL_S)
+                self._work.wait(POLL_S)
             if self._completed < len(self._shelves):
                 raise CancelledError("the read has ended")
             return None
 
     def put_back(self, parts: Sequence[Part]) -> None:
         """Return parts of which no row was read."""
-        with self._changed:
+        with self._lock:
             self._todo.extendleft(reversed(parts))
-            self._changed.notify_all()
+            self._work.notify_all()
 
     def put(self, part: Part, batch: pa.RecordBatch) -> None:
         """Leave a batch; waits while many wait already."""
-        with self._changed:
+        with self._lock:
             limit = BATCHES_PER_STREAM * self._streams
             while not self._stopped and not self._ordered and self._waiting_batches >= limit:
-                self._changed.wait(POLL_S)
+                self._room.wait(POLL_S)
             if self._stopped:
                 raise CancelledError("the read has ended")
             self._shelves[part.index].batches.append(batch)
             self._ready.append(part.index)
             self._waiting_batches += 1
-            self._changed.notify_all()
+            self._ready_batches.notify()
 
     def complete(self, part: Part) -> None:
         """Say that all rows of a part were left."""
-        with self._changed:
+        with self._lock:
             self._shelves[part.index].complete = True
             self._completed += 1
-            self._changed.notify_all()
+            self._ready_batches.notify()
+            if self._completed == len(self._shelves):
+                self._work.notify_all()
 
     def fail(self, failure: BaseException) -> None:
         """End the read with an error; the first one counts."""
-        with self._changed:
+        with self._lock:
             self._failure = self._failure or failure
-            self._stopped = True
-            self._changed.notify_all()
+            self._stop()
 
     def stop(self) -> None:
         """End the read: whoever waits here is told."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        with self._lock:
+            self._stop()
 
     def require_running(self) -> None:
         """Raise if the read has ended; the streams' callback while they wait for PostgreSQL."""
@@ -115,17 +120,23 @@ class Exchange:
     def batches(self, check: Callable[[], None]) -> Iterator[pa.RecordBatch]:
         """Yield all batches; `check` is called on this thread while waiting."""
         while True:
-            with self._changed:
+            with self._lock:
                 batch = self._next()
                 while batch is None:
                     if self._failure is not None:
                         raise self._failure
                     if self._completed == len(self._shelves):
                         return
-                    self._changed.wait(POLL_S)
+                    self._ready_batches.wait(POLL_S)
                     check()
                     batch = self._next()
             yield batch
+
+    def _stop(self) -> None:
+        """Wake everybody up, for the end; the lock is held."""
+        self._stopped = True
+        for waiting in (self._work, self._room, self._ready_batches):
+            waiting.notify_all()
 
     def _next(self) -> pa.RecordBatch | None:
         if self._ordered:
@@ -136,11 +147,11 @@ class Exchange:
                 if not shelf.complete:
                     return None
                 self._head += 1
-                self._changed.notify_all()
+                self._work.notify_all()
             return None
         return self._hand_out(self._shelves[self._ready.popleft()]) if self._ready else None
 
     def _hand_out(self, shelf: _Shelf) -> pa.RecordBatch:
         self._waiting_batches -= 1
-        self._changed.notify_all()
+        self._room.notify()
         return shelf.batches.popleft()

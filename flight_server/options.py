@@ -18,7 +18,6 @@ MAX_TIMEOUT_S = 7 * 86_400
 
 NOT_YET = {
     ("output", "cuda-ipc"): "this server has no GPU support",
-    ("decode", "gpu"): "this server has no GPU support",
     ("profile", "cudf"): "this server has no GPU support",
     ("transport", "gds"): "this server has no spool",
     ("transport", "file"): "this server has no spool",
@@ -33,7 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "profile": ("arrow", "plain"),
     "numeric": ("decimal", "string", "float64"),
     "infinity": ("error", "null"),
-    "decode": ("auto", "cpu"),
+    "decode": ("auto", "cpu", "gpu"),
     "transport": ("pinned",),
     "framing": ("auto", "copy", "extended"),
     "reader": ("auto", "libpq"),
@@ -54,7 +53,7 @@ class ReadOptions:
         Form of ``numeric``.
     infinity : {"error", "null"}
         What an infinite date, timestamp or interval becomes.
-    decode : {"auto", "cpu"}
+    decode : {"auto", "cpu", "gpu"}
         Where rows are decoded.
     transport : {"pinned"}
         How bytes move.
@@ -81,7 +80,7 @@ class ReadOptions:
     profile: Profile = "arrow"
     numeric: NumericPolicy = "decimal"
     infinity: InfinityPolicy = "error"
-    decode: Literal["auto", "cpu"] = "auto"
+    decode: Literal["auto", "cpu", "gpu"] = "auto"
     transport: Literal["pinned"] = "pinned"
     framing: Literal["auto", "copy", "extended"] = "auto"
     reader: Literal["auto", "libpq"] = "auto"

@@ -150,6 +150,7 @@ class ParallelRead:
 
     def _read_parts(self, session: Session, in_flight: deque[Part]) -> None:
         decoder = self._decoding.decoder(self._plan, copy=False, batch_bytes=self._batch_bytes)
+        pieces = self._decoding.piece_bytes(self._batch_bytes)
         reply = session.open_reply(self._decoding.allocate, self._exchange.require_running, self._wrap)
 
         def ask(*, wait: bool) -> bool:
@@ -166,7 +167,7 @@ class ParallelRead:
         # One part is always asked for ahead, so that the backend never waits for us between parts.
         while ask(wait=True):
             ask(wait=False)
-            for batch in decode_replies(reply, decoder, copy=False, on_complete=on_complete):
+            for batch in decode_replies(reply, decoder, copy=False, piece_bytes=pieces, on_complete=on_complete):
                 self._exchange.put(in_flight[0], batch)
         with self._totals:
             self.rows += decoder.rows

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.decoding import Decoding
+from flight_server.decoding import Decodings
 from flight_server.execution import Execution, Read
 from flight_server.planning import Preview, estimates, prepare, shares_of
 from flight_server.request import ReadRequest
@@ -32,17 +32,17 @@ class Pipeline:
     Parameters
     ----------
     sessions : Sessions
-    decoding : Decoding
+    decodings : Decodings
     spool : Spool, optional
     """
 
-    def __init__(self, sessions: Sessions, decoding: Decoding, spool: Spool | None = None) -> None:
+    def __init__(self, sessions: Sessions, decodings: Decodings, spool: Spool | None = None) -> None:
         limits = sessions.limits
         self._sessions = sessions
         self._watchdog = Watchdog(limits.stall_timeout_s)
         self.keeper = SnapshotKeeper(limits.snapshots, sessions.open_holder)
-        self.spooled = SpooledReads(spool, decoding, limits.max_row_bytes)
-        self._execution = Execution(sessions, decoding, self.keeper, self.spooled)
+        self.spooled = SpooledReads(spool, decodings, limits.max_row_bytes)
+        self._execution = Execution(sessions, decodings, self.keeper, self.spooled)
 
     def preview(self, request: ReadRequest, identity: str = "", *, hold: bool = False) -> Preview:
         """Describe a read: schema and estimates; no row of it is read.

@@ -32,7 +32,12 @@ class RowDecoder(Protocol):
 
 
 def decode_replies(
-    reply: Reply, decoder: RowDecoder, *, copy: bool, on_complete: Callable[[], None] = lambda: None
+    reply: Reply,
+    decoder: RowDecoder,
+    *,
+    copy: bool,
+    piece_bytes: int | None = None,
+    on_complete: Callable[[], None] = lambda: None,
 ) -> Iterator[pa.RecordBatch]:
     """Turn replies into batches, block by block, and prove each to be whole.
 
@@ -46,6 +51,8 @@ def decode_replies(
     decoder : RowDecoder
     copy : bool
         Whether the replies are COPY streams.
+    piece_bytes : int, optional
+        Cut the decoder's batches into pieces of about this size.
     on_complete : callable
         Called after each whole reply; it may send the next request.
     """
@@ -57,7 +64,7 @@ def decode_replies(
             if trailer and (found.rows or found.reason == layout.SCAN_TRAILER):
                 raise DecodeError("rows after the COPY trailer", offset=reply.base + reply.begin)
             if found.rows:
-                yield decoder.decode(reply.block, found, reply.base)
+                yield from slices(decoder.decode(reply.block, found, reply.base), piece_bytes)
             reply.begin = found.position
             if found.reason == layout.SCAN_TRAILER:
                 trailer = True
@@ -69,3 +76,14 @@ def decode_replies(
                     on_complete()
             elif found.reason == layout.SCAN_MORE:
                 break
+
+
+def slices(batch: pa.RecordBatch, piece_bytes: int | None) -> Iterator[pa.RecordBatch]:
+    """Cut a batch into pieces of about the size wanted, without copying."""
+    pieces = batch.nbytes // piece_bytes if piece_bytes else 1
+    if pieces < 2:
+        yield batch
+        return
+    rows = -(-batch.num_rows // pieces)
+    for first in range(0, batch.num_rows, rows):
+        yield batch.slice(first, rows)

@@ -15,14 +15,16 @@ import structlog
 
 from flight_server import startup
 from flight_server.config import Settings
-from flight_server.decoding import Decoding
+from flight_server.decoding import Decodings, HostDecoding
+from flight_server.gpu import GpuDecoding, GpuOptions
 from flight_server.pipeline import Pipeline
 from flight_server.server import FlightServer
 from flight_server.sessions import Limits, Sessions
 from flight_server.snapshots import SnapshotLimits
 from flight_server.tickets import TicketSigner
-from kernels.backend import is_compiled, select_backend, warm_up
+from kernels.backend import CudaBackend, is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
+from transport.device.cuda import cuda
 from transport.memory import RegionPool
 from transport.pool import ConnectionPool, PoolOptions
 from transport.spool import Spool, SpoolOptions
@@ -63,8 +65,9 @@ class Service:
             seconds=round(seconds, 3),
         )
         self._pool = ConnectionPool(dsn, _pool_options(settings))
-        decoding = Decoding(self._backend, RegionPool(settings.memory_mib * MIB))
-        self._pipeline = Pipeline(Sessions(self._pool, _limits(settings)), decoding, _spool(settings))
+        decodings = self._decodings(settings)
+        sessions = Sessions(self._pool, _limits(settings), decodings)
+        self._pipeline = Pipeline(sessions, decodings, _spool(settings))
         self._facts = facts
         try:
             self._server = FlightServer(
@@ -80,6 +83,13 @@ class Service:
             self._pool.close()
             raise ConfigError(f"cannot listen on {settings.listen}: {failure}") from failure
         self.uri = _uri(settings.listen, self._server.port)
+
+    def _decodings(self, settings: Settings) -> Decodings:
+        host = HostDecoding(select_backend("cpu"), RegionPool(settings.memory_mib * MIB))
+        if not isinstance(self._backend, CudaBackend):
+            return Decodings(host)
+        options = GpuOptions(settings.gpus, settings.block_mib, settings.pinned_blocks, settings.gpu_memory_mib)
+        return Decodings(host, GpuDecoding(self._backend, cuda(), options), prefer_gpu=True)
 
     def info(self) -> dict[str, Any]:
         """Return what the ``info`` action answers."""

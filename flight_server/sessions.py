@@ -6,6 +6,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
+from flight_server.decoding import Decodings
 from flight_server.request import ReadRequest
 from flight_server.snapshots import SnapshotLimits
 from transport.catalog import Connection
@@ -54,11 +55,18 @@ class Sessions:
     ----------
     pool : ConnectionPool
     limits : Limits
+    decodings : Decodings
+        Say what blocks they like.
     """
 
-    def __init__(self, pool: ConnectionPool, limits: Limits) -> None:
+    def __init__(self, pool: ConnectionPool, limits: Limits, decodings: Decodings) -> None:
         self.pool = pool
         self.limits = limits
+        self._decodings = decodings
+
+    def on(self, pool: ConnectionPool) -> Sessions:
+        """Return the same on another pool."""
+        return Sessions(pool, self.limits, self._decodings)
 
     def streams(self, request: ReadRequest) -> int:
         """Return how many sessions a read may use."""
@@ -73,9 +81,12 @@ class Sessions:
     def options(self, request: ReadRequest) -> SessionOptions:
         """Return how a read's sessions read."""
         limits, options = self.limits, request.options
+        decoding = self._decodings.choose(options)
+        block_bytes = decoding.block_bytes(options.batch_bytes)
         return SessionOptions(
-            block_bytes=options.batch_bytes,
-            max_row_bytes=max(limits.max_row_bytes, options.batch_bytes),
+            block_bytes=block_bytes,
+            patience_s=decoding.patience_s,
+            max_row_bytes=max(limits.max_row_bytes, block_bytes),
             statement_timeout_s=self.timeout_s(request) or None,
             lock_timeout_s=limits.lock_timeout_s,
             reader=limits.reader if options.reader == "auto" else options.reader,

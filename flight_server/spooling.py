@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 import pyarrow as pa
 
-from flight_server.decoding import Decoding
+from flight_server.decoding import Decodings
 from flight_server.planning import Preview, require_schema
 from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
@@ -34,13 +34,13 @@ class SpooledReads:
     ----------
     spool : Spool or None
         None where the server has none.
-    decoding : Decoding
+    decodings : Decodings
     max_row_bytes : int
     """
 
-    def __init__(self, spool: Spool | None, decoding: Decoding, max_row_bytes: int) -> None:
+    def __init__(self, spool: Spool | None, decodings: Decodings, max_row_bytes: int) -> None:
         self._spool = spool
-        self._decoding = decoding
+        self._decodings = decodings
         self._max_row_bytes = max_row_bytes
 
     def find(self, request: ReadRequest, identity: str) -> Entry | None:
@@ -71,19 +71,23 @@ class SpooledReads:
         require_schema(planned, digest)
         tally.facts |= {"reader": "spool", "read_at": entry.created_at}
         yield planned.schema
+        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_bytes
+        block_bytes = decoding.block_bytes(batch_bytes)
         for reader, replies in entry.streams():
-            batch_bytes = request.options.batch_bytes
-            decoder = self._decoding.decoder(planned, copy=entry.copy, batch_bytes=batch_bytes)
+            decoder = decoding.decoder(planned, copy=entry.copy, batch_bytes=batch_bytes)
             reply = Reply(
                 reader,
-                self._decoding.allocate,
-                block_bytes=batch_bytes,
-                max_row_bytes=max(self._max_row_bytes, batch_bytes),
+                decoding.allocate,
+                block_bytes=block_bytes,
+                max_row_bytes=max(self._max_row_bytes, block_bytes),
+                patience_s=decoding.patience_s,
                 check=check,
             )
             for _ in range(replies):
                 reply.send(Request("", copy=entry.copy))
-            for batch in decode_replies(reply, decoder, copy=entry.copy):
+            for batch in decode_replies(
+                reply, decoder, copy=entry.copy, piece_bytes=decoding.piece_bytes(batch_bytes)
+            ):
                 tally.rows += batch.num_rows
                 yield batch
             tally.wire_bytes += reply.received_bytes

@@ -74,12 +74,25 @@ class CudaBackend:
         """Decode the rows of a device block into a device arena."""
         return self.twin.decode
 
-    def decoder(self, planned: Plan, allocate: Allocate, *, kind: int, batch_bytes: int) -> StagedDecoder:
-        """Make a decoder of host blocks, which copies them to the device and the batches back."""
+    def decoder(
+        self,
+        planned: Plan,
+        allocate: Allocate,
+        *,
+        kind: int,
+        batch_bytes: int,
+        device_allocate: DeviceAllocate | None = None,
+        stream: int = 0,
+    ) -> StagedDecoder:
+        """Make a decoder of host blocks, which copies them to the device and the batches back.
+
+        Device memory is CuPy's where no other is given; it must be ready in the order of `stream`.
+        """
         twin = self.twin
         decoder: StagedDecoder = twin.StagedDecoder(
-            planned, allocate, twin.allocate, kind=kind, batch_bytes=batch_bytes, walk=host.scan
-        )
+            planned, allocate, device_allocate or twin.allocate,
+            kind=kind, batch_bytes=batch_bytes, walk=host.scan, stream=stream,
+        )  # fmt: skip
         return decoder
 
     def device_decoder(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = {"kernels": 0, "transport": 1, "flight_server": 2}
+LAYERS = {"flight_sql": -1, "kernels": 0, "transport": 1, "flight_server": 2}
 ELSEWHERE = {"client", "pgflight", "demo", "benchmark", "tests"}
 TRANSPORT_MAY_TAKE = {"kernels.errors", "kernels.typing", "kernels.column"}
 MAX_LINES = 400

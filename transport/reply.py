@@ -56,6 +56,8 @@ class Reply:
         How far it may grow.
     check : callable
         Called while waiting, at least every 0.1 s; raises to give up.
+    patience_s : float
+        A block that is not full is handed on so long after its first byte; the very first one sooner.
     """
 
     def __init__(
@@ -66,11 +68,14 @@ class Reply:
         block_bytes: int,
         max_row_bytes: int,
         check: Callable[[], None],
+        patience_s: float = HAND_ON_AFTER_S,
     ) -> None:
         self._reader = reader
         self._allocate = allocate
         self._max_row_bytes = max_row_bytes
         self._check = check
+        self._patience_s = min(patience_s, HAND_ON_AFTER_S)
+        self._patience_later_s = patience_s
         self._failure: PostgresError | None = None
         self._lost: ConnectionLostError | None = None
         self._region = allocate(block_bytes + PAD_BYTES)
@@ -117,9 +122,11 @@ class Reply:
             self.end += count
             self.received_bytes += count
             if count and deadline is None:
-                deadline = time.monotonic() + HAND_ON_AFTER_S
+                deadline = time.monotonic() + self._patience_s
             if deadline is not None and (self._may_be_over() or time.monotonic() >= deadline):
+                self._patience_s = self._patience_later_s
                 return
+        self._patience_s = self._patience_later_s
 
     def message(self) -> bool:
         """Read the message at `begin`, which is not a row, and move behind it.

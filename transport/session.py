@@ -62,6 +62,8 @@ class SessionOptions:
         parallel it would scan the whole table.
     idle_timeout_s : float or None
         PostgreSQL ends the session when it has been idle for so long; None for the server's own setting.
+    patience_s : float
+        How long a block that is not full may wait for more, after the first block.
     """
 
     block_bytes: int = 1 << 20
@@ -71,6 +73,7 @@ class SessionOptions:
     reader: str = "auto"
     parallel_query: bool = True
     idle_timeout_s: float | None = None
+    patience_s: float = 0.05
 
 
 class Session:
@@ -295,6 +298,7 @@ class Session:
                 block_bytes=self._options.block_bytes,
                 max_row_bytes=self._options.max_row_bytes,
                 check=check,
+                patience_s=self._options.patience_s,
             )
         except BaseException:
             reader.close()

@@ -10,12 +10,13 @@ import pyarrow as pa
 from flight_server.sql.handles import MAX_CARRIED_BYTES, Handle
 from flight_server.sql.parameters import Row, size_of, text_rows
 from flight_server.sql.shelf import Shelf
-from kernels.errors import OverloadedError, TicketError
+from kernels.errors import RequestError, TicketError
 
 Rows = tuple[Row, ...]
 
 MAX_BYTES = 16 << 20
-"""Of one statement's parameters."""
+"""Of one statement's parameters, in memory."""
+STEP_VALUES = 1 << 16
 MAX_KEPT = 1024
 MAX_KEPT_BYTES = 64 << 20
 """Of all that is kept."""
@@ -40,9 +41,7 @@ class Bindings:
         Raises
         ------
         RequestError
-            A parameter has no form in PostgreSQL, or there are too many or too few.
-        OverloadedError
-            They are too large.
+            A parameter has no form in PostgreSQL, or there are too many or too few, or they are too large.
         """
         rows = _read(batches, handle.targets)
         if not handle.targets:
@@ -93,12 +92,16 @@ def _read(batches: Iterable[pa.RecordBatch], targets: Sequence[int]) -> Rows:
     rows: list[Row] = []
     size = 0
     for batch in batches:
-        if targets or batch.num_columns:
-            found = text_rows(batch, targets)
+        if not targets and not batch.num_columns:
+            continue
+        # Nulls and encoded values take no room in the message: what they grow to is looked at step by step.
+        step = max(1, STEP_VALUES // max(1, batch.num_columns))
+        for begin in range(0, max(1, batch.num_rows), step):
+            found = text_rows(batch.slice(begin, step), targets)
             size += _size(found)
             rows += found
-        if size > MAX_BYTES:
-            raise OverloadedError(f"the parameters take more than {MAX_BYTES} bytes: send fewer rows at once")
+            if size > MAX_BYTES:
+                raise RequestError(f"the parameters take more than {MAX_BYTES} bytes: send fewer rows at once")
     return tuple(rows)
 
 

@@ -9,7 +9,7 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flight_server.sql import state
@@ -71,7 +71,6 @@ class Logins:
         given = [
             _text(value) for name, values in headers.items() if name.lower() == "authorization" for value in values
         ]
-        session = state.from_headers(headers)
         problem = "wrong" if given else "missing"
         for value in given:
             try:
@@ -80,9 +79,9 @@ class Logins:
                 problem = "too old: log in again"
                 continue
             if found is not None:
-                return Login(found.identity, session or found.session, found.answer)
+                return _with_cookie(found, headers)
         if self._token is None:
-            return Login(ANONYMOUS, session or SessionState())
+            return _with_cookie(Login(ANONYMOUS, SessionState()), headers)
         raise UnauthenticatedError(f"the token or password is {problem}")
 
     def bearer(self, identity: str, session: SessionState) -> str:
@@ -129,6 +128,12 @@ class Logins:
         return base64.urlsafe_b64encode(digest).decode()
 
 
+def _with_cookie(login: Login, headers: Headers) -> Login:
+    """Return the login with the session of its cookie, which is newer than its token's."""
+    session = state.from_headers(headers)
+    return login if session is None else replace(login, session=session)
+
+
 def _session(said: Any) -> SessionState:
     """Read a token's options; a newer server may know others, and a login is worth more than they are."""
     try:
@@ -138,9 +143,11 @@ def _session(said: Any) -> SessionState:
 
 
 def _password(encoded: str) -> str | None:
-    """Return the password of Basic credentials, None where they are malformed."""
+    """Return the password of Basic credentials, None where they are malformed; not every client pads them."""
+    bare = encoded.rstrip("=")
+    padded = bare + "=" * (-len(bare) % 4)
     try:
-        _, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        _, colon, password = base64.b64decode(padded, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
         return None
     return password if colon else None

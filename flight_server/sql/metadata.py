@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flight_server.options import ReadOptions
 from flight_server.request import ReadRequest
 from flight_server.sql import queries
 from flight_server.sql.parameters import array_literal
@@ -22,6 +23,8 @@ from kernels.column import Column
 from kernels.plan import TypePolicy, plan
 
 Check = Callable[[], None]
+OPTIONS = ReadOptions(decode="cpu", streams=1)
+"""Of the queries: their results are small."""
 TABLE_KEY = itemgetter("catalog", "schema", "table_name", "table_type")
 
 
@@ -122,7 +125,7 @@ class Metadata:
 
 
 def _read(pipeline: SqlPipeline, text: str, given: Sequence[str | None], check: Check) -> pa.Table:
-    schema, batches = pipeline.read(ReadRequest(sql=text, params=tuple(given)), check)
+    schema, batches = pipeline.read(ReadRequest(sql=text, params=tuple(given), options=OPTIONS), check)
     return pa.Table.from_batches(list(batches), schema)
 
 

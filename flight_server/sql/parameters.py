@@ -25,6 +25,8 @@ UUID_BYTES = 16
 DAY_MILLIS = 86_400_000
 MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 NANOS_PER_MICRO = 1_000
+MAX_ELEMENTS = 1 << 20
+MAX_LIST_BYTES = 16 << 20
 NOT_A_TIME = np.iinfo(np.int64).min
 """NumPy's NaT; no timestamp of PostgreSQL is so early."""
 SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -61,10 +63,6 @@ def text_column(values: pa.Array, target: int) -> Texts:
     kind = values.type
     if isinstance(kind, pa.BaseExtensionType):
         return _extension(values, target)
-    if types.is_dictionary(kind):
-        return text_column(values.dictionary_decode(), target)
-    if types.is_run_end_encoded(kind):
-        return text_column(pc.run_end_decode(values), target)
     for belongs, convert in CONVERTERS:
         if belongs(kind):
             return convert(values, target)
@@ -82,6 +80,21 @@ def _extension(values: pa.Array, target: int) -> Texts:
     if name == "arrow.bool8":
         return text_column(storage.cast(pa.bool_()), target)
     return text_column(storage, target)
+
+
+def _dictionary(values: pa.Array, target: int) -> Texts:
+    # Texts are shared, not decoded: a few bytes may stand for very many.
+    texts = text_column(values.dictionary, target)
+    return [None if index is None else texts[index] for index in values.indices.to_pylist()]
+
+
+def _runs(values: pa.Array, target: int) -> Texts:
+    first, count = values.find_physical_offset(), values.find_physical_length()
+    texts = text_column(values.values.slice(first, count), target)
+    found: Texts = []
+    for text, end in zip(texts, values.run_ends.slice(first, count).to_pylist(), strict=True):
+        found += [text] * (min(end - values.offset, len(values)) - len(found))
+    return found
 
 
 def _nulls(values: pa.Array, _target: int) -> Texts:
@@ -169,17 +182,30 @@ def _intervals(values: pa.Array, _target: int) -> Texts:
 
 
 def _lists(values: pa.Array, target: int) -> Texts:
-    elements = text_column(values.flatten(), ELEMENTS.get(target, target))
+    flat = values.flatten()
+    if len(flat) > MAX_ELEMENTS:
+        raise _Refused(f"lists of more than {MAX_ELEMENTS} elements")
+    elements = text_column(flat, ELEMENTS.get(target, target))
+    if sum(len(text or "") for text in elements) > MAX_LIST_BYTES:
+        raise _Refused(f"lists of more than {MAX_LIST_BYTES} bytes")
+    nested = _is_list(values.type.value_type)
     texts: Texts = []
     begin = 0
     for length in pc.list_value_length(values).to_pylist():
-        texts.append(None if length is None else array_literal(elements[begin : begin + length]))
-        begin += length or 0
+        part = elements[begin : begin + (length or 0)]
+        texts.append(None if length is None else array_literal(part, nested=nested))
+        begin += len(part)
     return texts
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
 CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, int], Texts]], ...] = (
     (types.is_null, _nulls),
+    (types.is_dictionary, _dictionary),
+    (types.is_run_end_encoded, _runs),
     (types.is_boolean, _integers),
     (types.is_integer, _integers),
     (types.is_floating, _floats),
@@ -192,14 +218,15 @@ CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, int],
     (types.is_time, _times),
     (types.is_duration, _durations),
     (types.is_interval, _intervals),
-    (lambda kind: types.is_list(kind) or types.is_large_list(kind), _lists),
+    (_is_list, _lists),
 )
 """First match wins."""
 
 
-def array_literal(elements: Iterable[str | None]) -> str:
-    """Return PostgreSQL's text form of an array of text forms."""
-    return "{" + ",".join("NULL" if text is None else _quoted(text) for text in elements) + "}"
+def array_literal(elements: Iterable[str | None], *, nested: bool = False) -> str:
+    """Return PostgreSQL's text form of an array of text forms; those of arrays stand as they are."""
+    shown = ("NULL" if text is None else text if nested else _quoted(text) for text in elements)
+    return "{" + ",".join(shown) + "}"
 
 
 def _quoted(text: str) -> str:

@@ -9,7 +9,6 @@ import pyarrow as pa
 from flight_server import statement
 from flight_server.pipeline import Pipeline
 from flight_server.request import ReadRequest
-from flight_server.sessions import Sessions
 from flight_server.sql.repeated import RepeatingExecution
 from kernels.column import Column
 from kernels.errors import RequestError
@@ -54,7 +53,7 @@ class SqlPipeline(Pipeline):
     def __init__(self, other: Pipeline, schema: str = "") -> None:
         vars(self).update(vars(other))
         if schema:
-            self._sessions = Sessions(SchemaPool(self._sessions.pool, schema), self._sessions.limits)
+            self._sessions = self._sessions.on(SchemaPool(self._sessions.pool, schema))
         self._execution = RepeatingExecution(self._execution, self._sessions)
 
     def within(self, schema: str) -> SqlPipeline:

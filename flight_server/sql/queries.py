@@ -64,7 +64,8 @@ select pg_catalog.current_database()::text, n.nspname::text, c.relname::text, {_
 order by n.nspname, c.relname
 """
 
-# One row per readable column, and one without a column for a table that has none.
+# One row per readable column, and one without a column for a table that has none.  A default that depends on a
+# sequence counts up; its text is not asked for: that would wait for whoever alters the table.
 COLUMNS: Final = f"""
 with recursive domain(oid, type, typmod) as (
     select oid, typbasetype, typtypmod from pg_catalog.pg_type where typtype = 'd'
@@ -78,9 +79,10 @@ select pg_catalog.current_database()::text as catalog, w.nspname::text as schema
        case when b.oid is null then a.atttypmod else b.typmod end::int4 as typmod, t.typname::text as type_name,
        pg_catalog.format_type(a.atttypid, a.atttypmod) as display_type, t.typtype::text as kind,
        t.typcategory::text as category, s.proname::text as send, a.attnotnull or declared.typnotnull as not_null,
-       pg_catalog.col_description(w.oid, a.attnum) as comment, a.attgenerated <> '' as generated,
-       a.attidentity <> '' or coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid) like 'nextval(%', false)
-           as auto_increment
+       pg_catalog.col_description(w.oid, a.attnum) as comment,
+       a.attidentity <> '' or exists (
+           select from pg_catalog.pg_depend u join pg_catalog.pg_class q on q.oid = u.refobjid and q.relkind = 'S'
+           where u.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and u.objid = f.oid) as auto_increment
 from wanted w
 left join pg_catalog.pg_attribute a on a.attrelid = w.oid and a.attnum > 0 and not a.attisdropped
       and pg_catalog.has_column_privilege(w.oid, a.attnum, 'SELECT')
@@ -149,7 +151,8 @@ select pg_catalog.current_database()::text, pn.nspname::text, p.relname::text, p
 from pg_catalog.pg_constraint r
 join pg_catalog.pg_class p on p.oid = r.confrelid join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
 join pg_catalog.pg_class f on f.oid = r.conrelid join pg_catalog.pg_namespace fn on fn.oid = f.relnamespace
-cross join lateral pg_catalog.unnest(r.confkey, r.conkey) with ordinality as k(key_number, number, position)
+cross join lateral rows from (pg_catalog.unnest(r.confkey), pg_catalog.unnest(r.conkey)) with ordinality
+    as k(key_number, number, position)
 join pg_catalog.pg_attribute pa on pa.attrelid = p.oid and pa.attnum = k.key_number
 join pg_catalog.pg_attribute fa on fa.attrelid = f.oid and fa.attnum = k.number
 cross join lateral (

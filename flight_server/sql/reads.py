@@ -57,8 +57,8 @@ class Reads:
         """
         if not query.strip():
             raise RequestError("the statement is empty")
-        if len(query) > MAX_REQUEST_BYTES:
-            raise RequestError(f"the statement has more than {MAX_REQUEST_BYTES} characters")
+        if len(query.encode()) > MAX_REQUEST_BYTES:
+            raise RequestError(f"the statement has more than {MAX_REQUEST_BYTES} bytes")
         return ReadRequest(sql=query, options=parse_options(call.options))
 
     def plan(
@@ -79,11 +79,11 @@ class Reads:
         descriptor : FlightDescriptor
         """
         rows = self.bindings.rows(call.identity, handle)
+        asked = _with_rows(request, rows, handle)
         known = self.schemas.get((call.identity, handle.id)) if handle.id else None
         if known is not None and request.options.endpoints == 1:
             preview = Preview(known, -1, -1, {})
         else:
-            asked = _with_rows(request, rows, handle)
             preview = self.pipeline.within(handle.schema).preview(asked, call.identity, hold=True)
         carried = self.bindings.carry(call.identity, handle, rows)
         return flight.FlightInfo(
@@ -136,4 +136,5 @@ def _with_rows(request: ReadRequest, rows: Rows | None, handle: Handle) -> ReadR
 
 def _sql_endpoint(endpoint: flight.FlightEndpoint, handle: Handle) -> flight.FlightEndpoint:
     ticket = ticket_for(replace(handle, ticket=endpoint.ticket.ticket))
-    return flight.FlightEndpoint(ticket, endpoint.locations, endpoint.expiration_time)
+    # Parameters that are kept here are known nowhere else: no location means the server that was asked.
+    return flight.FlightEndpoint(ticket, [] if handle.kept else endpoint.locations, endpoint.expiration_time)

@@ -67,12 +67,15 @@ class RepeatingExecution(Execution):
         self, read: Read, request: RepeatedRead, prepared: Prepared, session: Session
     ) -> Iterator[pa.RecordBatch]:
         text = statement.with_casts(statement.select(request), prepared.plan.casts)
-        decoder = self._decoding.decoder(prepared.plan, copy=False, batch_bytes=request.options.batch_bytes)
-        reply = session.open_reply(self._decoding.allocate, read.check)
+        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_bytes
+        decoder = decoding.decoder(prepared.plan, copy=False, batch_bytes=batch_bytes)
+        reply = session.open_reply(decoding.allocate, read.check)
         read.tally.watch.hang_up = session.hang_up
         runs = _Runs(reply, [Request(text, copy=False, parameters=row) for row in request.rows])
         runs.send()
-        for batch in decode_replies(reply, decoder, copy=False, on_complete=runs.on_complete):
+        for batch in decode_replies(
+            reply, decoder, copy=False, piece_bytes=decoding.piece_bytes(batch_bytes), on_complete=runs.on_complete
+        ):
             read.tally.rows, read.tally.wire_bytes = decoder.rows, reply.received_bytes
             yield batch
         read.tally.wire_bytes = reply.received_bytes

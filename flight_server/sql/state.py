@@ -7,7 +7,6 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from flight_server.options import parse_options
@@ -108,11 +107,9 @@ def from_headers(headers: Mapping[str, list[str | bytes]]) -> SessionState | Non
 
 
 def _cookie(text: str) -> str:
-    try:
-        morsel = SimpleCookie(text).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if morsel is None else morsel.value
+    """Find our cookie's value beside others, which need not be well formed."""
+    pairs = (part.strip().partition("=") for part in text.split(";"))
+    return next((value.strip('"') for name, _, value in pairs if name == COOKIE), "")
 
 
 def _decode(encoded: str) -> Any:

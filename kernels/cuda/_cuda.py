@@ -21,6 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 cuda: Any = _numba_cuda
 config: Any = numba.config
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # some sums are the work of one block
 SIMULATED = bool(config.ENABLE_CUDASIM)
 """Kernels run as Python threads over NumPy arrays (NUMBA_ENABLE_CUDASIM=1, read when Numba is imported)."""
 

@@ -13,7 +13,7 @@ from kernels import layout, wire
 from kernels.assemble import assemble
 from kernels.cuda.decode import decode
 from kernels.cuda.geometry import Geometry
-from kernels.cuda.memory import download, upload
+from kernels.cuda.memory import address_of, download, upload
 from kernels.cuda.scan import scan, segments_of
 from kernels.cuda.table import SEGMENT_WIDTH, state_words
 from kernels.decoder import ARENA_SLACK_BYTES, HEAD_BYTES, Scan, error_of, header_size
@@ -247,7 +247,8 @@ def require_sound(block: DeviceArray, begin: int, end: int) -> None:
     Raises
     ------
     ValueError
-        The block's size is odd, too large, or too small for its pad.
+        The block is no array of whole aligned words, too large, or too small for its pad.
     """
-    if block.size % 8 or block.size >= 1 << 31 or not 0 <= begin <= end <= block.size - layout.WIRE_PAD_BYTES:
-        raise ValueError(f"a block of {block.size} bytes cannot be scanned from {begin} to {end}")
+    size, address = block.size, address_of(block)
+    if (size | address) % 8 or size >= 1 << 31 or not 0 <= begin <= end <= size - layout.WIRE_PAD_BYTES:
+        raise ValueError(f"a block of {size} bytes at {address:#x} cannot be scanned from {begin} to {end}")

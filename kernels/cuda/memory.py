@@ -43,7 +43,7 @@ def upload(target: DeviceArray, source: npt.NDArray[Any], *, stream: int) -> Non
     if SIMULATED:
         target[...] = source
         return
-    arrays.cuda.runtime.memcpyAsync(_address(target), source.ctypes.data, source.nbytes, HOST_TO_DEVICE, stream)
+    arrays.cuda.runtime.memcpyAsync(address_of(target), source.ctypes.data, source.nbytes, HOST_TO_DEVICE, stream)
 
 
 def download(source: DeviceArray, *, stream: int, into: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -61,7 +61,7 @@ def download(source: DeviceArray, *, stream: int, into: npt.NDArray[Any] | None 
         copied[...] = source
         return copied
     target = np.empty(source.shape, source.dtype) if into is None else into
-    arrays.cuda.runtime.memcpyAsync(target.ctypes.data, _address(source), target.nbytes, DEVICE_TO_HOST, stream)
+    arrays.cuda.runtime.memcpyAsync(target.ctypes.data, address_of(source), target.nbytes, DEVICE_TO_HOST, stream)
     arrays.cuda.runtime.streamSynchronize(stream)
     return target
 
@@ -75,6 +75,8 @@ def device_name() -> str:
     return name.decode()
 
 
-def _address(array: DeviceArray) -> int:
-    address: int = array.__cuda_array_interface__["data"][0]
+def address_of(array: DeviceArray) -> int:
+    """Return the address of the first byte."""
+    interface = array.__array_interface__ if SIMULATED else array.__cuda_array_interface__
+    address: int = interface["data"][0]
     return address

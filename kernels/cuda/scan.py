@@ -61,10 +61,7 @@ def scan(
         enter_kernel, blocks, geometry.threads, stream,
         words, begin, end, kind, header, field_count, geometry.segment_bytes, count, segments,
     )  # fmt: skip
-    launch(
-        prove_kernel, 1, geometry.sum_threads, stream,
-        begin, end, geometry.segment_bytes, count, segments, state,
-    )  # fmt: skip
+    launch(prove_kernel, 1, geometry.sum_threads, stream, begin, count, segments, state)
     launch(
         emit_kernel, blocks, geometry.threads, stream,
         words, end, kind, header, field_count, limit, count, segments, bounds, state,

@@ -1,9 +1,9 @@
 """Find the rows of a block: walk its segments side by side, prove that the walks join, write down the rows.
 
 A thread guesses where the first row of its segment starts and walks from there; the first thread knows.  A guess
-is right if the walk before it ended exactly there, and a segment without a guess may be left out if that walk
-jumped over it.  What is proven this way is the truth; behind the first failure nothing is used, and the next scan
-starts at the place where the proof ended, which is known again.
+is right if the walk before it ended exactly there; a segment without a guess is left out.  What is proven this way
+is the truth; behind the first failure nothing is used, and the next scan starts where the proof ended, which is
+known again.
 """
 
 from __future__ import annotations
@@ -71,8 +71,6 @@ def prove_segments(
     thread: Int,
     threads: Int,
     begin: Int,
-    end: Int,
-    segment_bytes: Int,
     count: Int,
     segments: DeviceArray,
     state: DeviceArray,
@@ -106,10 +104,7 @@ def prove_segments(
         entered = i64(segments[ENTER, u64(segment)])
         segments[FIRST, u64(segment)] = rows
         if entered == NOWHERE:
-            if due < min(begin + (segment + 1) * segment_bytes, end):
-                event = i64(2 * segment)
-                break
-            continue
+            continue  # jumped over, or its rows were not recognised: then no later segment begins where it is due
         if entered != due:
             event = i64(2 * segment)
             break
@@ -119,10 +114,12 @@ def prove_segments(
             event = i64(2 * segment + 1)
             reason = i64(segments[REASON, u64(segment)])
             break
+    if event == NO_FAILURE and thread == threads - 1:
+        event = i64(2 * count)
     if event != NO_FAILURE:
         atomic_min(state, EVENT, event)
     barrier()
-    if event == state[EVENT]:  # never NO_FAILURE: the last walk of the chain meets the end of the block
+    if event == state[EVENT]:
         state[ROWS] = rows
         state[POSITION] = due
         state[STOP] = reason
@@ -179,15 +176,11 @@ def enter_kernel(
 
 
 @kernel
-def prove_kernel(
-    begin: Int, end: Int, segment_bytes: Int, count: Int, segments: DeviceArray, state: DeviceArray
-) -> None:
+def prove_kernel(begin: Int, count: Int, segments: DeviceArray, state: DeviceArray) -> None:
     """One block for all segments."""
     exits = cuda.shared.array(MAX_THREADS, i64)
     sums = cuda.shared.array(MAX_THREADS, i64)
-    prove_segments(
-        cuda.threadIdx.x, cuda.blockDim.x, begin, end, segment_bytes, count, segments, state, exits, sums
-    )
+    prove_segments(cuda.threadIdx.x, cuda.blockDim.x, begin, count, segments, state, exits, sums)
 
 
 @kernel

@@ -201,3 +201,11 @@ def test_a_row_beyond_the_limit(postgres: object) -> None:
             expect(flight.FlightUnavailableError, "max_row_mib", lambda: client.do_get(big).read_all())
             fits = client.do_get(flight.Ticket(b"select repeat('x', 7000000) as t")).read_all()
             assert len(fits["t"][0].as_py()) == 7_000_000
+
+
+def test_a_gpu_that_is_not_used_is_refused(client: flight.FlightClient) -> None:
+    command = b'{"sql": "select 1", "options": {"decode": "gpu"}}'
+    with pytest.raises(pa.ArrowInvalid, match="decodes on the CPU"):
+        client.get_flight_info(flight.FlightDescriptor.for_command(command))
+    with pytest.raises(pa.ArrowInvalid, match="decodes on the CPU"):
+        client.do_get(flight.Ticket(command)).read_all()

@@ -90,7 +90,7 @@ def test_parameters_are_text() -> None:
     ("name", "value"),
     [
         ("output", "cuda-ipc"),
-        ("decode", "gpu"),
+        ("decode", "tpu"),
         ("profile", "cudf"),
         ("transport", "gds"),
         ("transport", "single"),

@@ -88,7 +88,7 @@ sys.modules[SHIM] = stand_in()
 
 from kernels.cuda import rows as by_row  # noqa: E402
 from kernels.cuda import segments as by_segment  # noqa: E402
-from kernels.cuda import table, varlen  # noqa: E402
+from kernels.cuda import table, utf8, varlen  # noqa: E402, F401
 
 
 @njit
@@ -99,7 +99,7 @@ def scan_once(words, begin, end, kind, header, fields, segment_bytes, bounds, li
     exits, sums = np.zeros(1, np.int64), np.zeros(1, np.int64)
     for segment in range(count):
         by_segment.enter_segment(segment, words, begin, end, kind, header, fields, segment_bytes, segments)
-    by_segment.prove_segments(0, 1, begin, end, segment_bytes, count, segments, state, exits, sums)
+    by_segment.prove_segments(0, 1, begin, count, segments, state, exits, sums)
     for segment in range(count):
         by_segment.emit_rows(segment, words, end, kind, header, fields, limit, segments, bounds, state)
     if state[table.ROWS] >= limit:

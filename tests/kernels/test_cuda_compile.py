@@ -24,7 +24,7 @@ FILES = [importlib.import_module(f"kernels.cuda.{name}") for name in ("segments"
 NUMBER, WORDS, TABLE, LONGS = types.int64, types.uint64[::1], types.uint32[:, ::1], types.int64[::1]
 SIGNATURES = {
     "enter_kernel": (WORDS, *[NUMBER] * 7, TABLE),
-    "prove_kernel": (*[NUMBER] * 4, TABLE, LONGS),
+    "prove_kernel": (NUMBER, NUMBER, TABLE, LONGS),
     "emit_kernel": (WORDS, *[NUMBER] * 6, TABLE, TABLE, LONGS),
     "rows_kernel": (WORDS, TABLE, *[NUMBER] * 3, LONGS, LONGS, TABLE),
     "sums_kernel": (NUMBER, NUMBER, LONGS, LONGS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 
 import numpy as np
@@ -97,6 +98,19 @@ def test_values_full_of_rows(framing: str, geometry) -> None:
 
 
 @every_framing
+@every_geometry
+def test_sound_blocks_are_proven_at_once(framing: str, geometry) -> None:
+    """All rows in one scan, wherever they begin in their segments."""
+    source = random.Random(framing)
+    values = [source.randbytes(source.choice((0, 3, 9, 40, 300))) for _ in range(some([2000, 60], 2)[-1])]
+    received = bytea_rows(values, framing) + wire.message(b"C", b"COPY 60\0")
+    decoder = device_decoder(plan([Column("b", BYTEA)]), framing, geometry=geometry)
+    rows, position, reason = decoder._find(on_device(received), 0, len(received), 0, 0)
+    assert (rows, reason) == (len(values), layout.SCAN_MESSAGE)
+    assert received[position:].startswith(b"C")
+
+
+@every_framing
 def test_the_host_walks_where_the_proof_is_slow(framing: str) -> None:
     """With the walk and without it the rows are the same; it is not used where the proof goes well."""
     fakes = [bytea_rows([b"fake"] * 30, framing)[index:] for index in range(6)]
@@ -175,7 +189,13 @@ def test_a_header_that_has_not_come_yet() -> None:
 def test_unsound_blocks_are_refused() -> None:
     decoder = device_decoder(plan([Column("b", BYTEA)]), "extended")
     block = on_device(bytea_rows([b"value"] * 4, "extended"))
-    for array, begin, end in ((block[:-1], 0, 10), (block, 0, block.size), (block, 11, 10), (block, -1, 10)):
+    for array, begin, end in (
+        (block[:-1], 0, 10),
+        (block[4:-4], 0, 10),
+        (block, 0, block.size),
+        (block, 11, 10),
+        (block, -1, 10),
+    ):
         with pytest.raises(ValueError, match="cannot be scanned"):
             decoder.scan(array, begin, end, stream=0)
 

@@ -45,6 +45,10 @@ def test_broken_blocks_for_the_cuda_twin() -> None:
     run("fuzz_compiled", BLOCKS, 1, "cuda", timeout_s=170)
 
 
+def test_text_for_the_cuda_twin() -> None:
+    run("text_compiled", timeout_s=170)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [2, 3])

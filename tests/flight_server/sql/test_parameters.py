@@ -51,7 +51,8 @@ CASES: dict[str, tuple[str, pa.Array, list[str | None]]] = {
     "string_view": ("text", pa.array(["a", "longer than twelve bytes"], pa.string_view()),
                     ["a", "longer than twelve bytes"]),
     "dictionary": ("text", pa.array(["x", "y", None, "x"]).dictionary_encode(), ["x", "y", None, "x"]),
-    "run-end encoded": ("int4", pa.RunEndEncodedArray.from_arrays([2, 3], [7, 8]), ["7", "7", "8"]),
+    "run-end encoded": ("int4", pa.RunEndEncodedArray.from_arrays([2, 3, 6], [7, None, 8]),
+                        ["7", "7", None, "8", "8", "8"]),
     "binary": ("bytea", pa.array([b"", b"\x00\xff", None]), ["\\x", "\\x00ff", None]),
     "large_binary": ("bytea", pa.array([b"a"], pa.large_binary()), ["\\x61"]),
     "fixed_size_binary": ("bytea", pa.array([b"ab"], pa.binary(2)), ["\\x6162"]),
@@ -84,6 +85,7 @@ CASES: dict[str, tuple[str, pa.Array, list[str | None]]] = {
     "list": ("int4[]", pa.array([[1, None], [], None]), ["{1,NULL}", "{}", None]),
     "list of texts": ("text[]", pa.array([['a"b', "c\\d", "", "NULL", "é,{}"]]), ['{"a\\"b","c\\\\d","","NULL","é,{}"}']),
     "list of bytes": ("bytea[]", pa.array([[b"\x01", None]]), ['{"\\\\x01",NULL}']),
+    "list of lists": ("int4[]", pa.array([[[1, 2], [3, None]], None]), ["{{1,2},{3,NULL}}", None]),
     "large_list": ("text[]", pa.array([["a"]], pa.large_list(pa.string())), ["{a}"]),
 }
 # fmt: on
@@ -115,6 +117,12 @@ def test_what_arrives(name: str, raw: RawClient) -> None:
         (25, pa.array([b"a"]), "bytea or uuid"),
         (2950, pa.array([b"a"]), "16 bytes"),
         (25, pa.array([{"a": 1}]), "no form"),
+        (1009, pa.array([[1]] * (1 << 20) + [[1]]), "elements"),
+        (
+            1009,
+            pa.ListArray.from_arrays([0, 100], pa.DictionaryArray.from_arrays([0] * 100, ["x" * (1 << 20)])),
+            "bytes",
+        ),
     ],
 )
 def test_what_is_refused(target: int, values: pa.Array, reason: str) -> None:

@@ -1,0 +1,183 @@
+"""Decoding on GPUs: pinned blocks go there, batches come back."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from flight_server.replies import RowDecoder
+from kernels import wire
+from kernels.backend import CudaBackend
+from kernels.decoder import Scan
+from kernels.errors import ConfigError
+from kernels.plan import Plan
+from kernels.typing import Allocate, DeviceRegion, Uint8s
+from transport.device.cuda import Cuda, Gpu
+from transport.device.pinned import PinnedPool
+from transport.device.pool import DevicePool
+
+MIB = 1 << 20
+GPU_PATIENCE_S = 0.5
+"""A block costs the same few launches whatever it holds: full ones are worth waiting for."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuOptions:
+    """What the server may use of the GPUs.
+
+    Parameters
+    ----------
+    gpus : str
+        ``all``, or ordinals and UUIDs with commas between.
+    block_mib : int
+        Size of the pinned blocks that are received into and copied, a power of two.
+    pinned_blocks : int
+        How many there are, for blocks and for batches on their way back.
+    memory_mib : int
+        Memory for decoding on each GPU.
+    """
+
+    gpus: str = "all"
+    block_mib: int = 16
+    pinned_blocks: int = 256
+    memory_mib: int = 4096
+
+
+def chosen_gpus(cuda: Cuda, wanted: str) -> tuple[Gpu, ...]:
+    """Return the GPUs that a setting names.
+
+    Raises
+    ------
+    ConfigError
+        One of them is not there.
+    """
+    seen = cuda.gpus()
+    if wanted == "all":
+        return seen
+    names = {name: gpu for gpu in seen for name in (str(gpu.ordinal), gpu.uuid)}
+    missing = [name for name in _split(wanted) if name not in names]
+    if missing:
+        known = ", ".join(f"{gpu.ordinal} ({gpu.uuid})" for gpu in seen)
+        raise ConfigError(f"gpus: there is no GPU {missing[0]!r}; there are: {known}")
+    return tuple(dict.fromkeys(names[name] for name in _split(wanted)))
+
+
+class GpuDecoding:
+    """Decodes on GPUs, for clients that take host batches.
+
+    Parameters
+    ----------
+    backend : CudaBackend
+    cuda : Cuda
+    options : GpuOptions
+    """
+
+    patience_s = GPU_PATIENCE_S
+
+    def __init__(self, backend: CudaBackend, cuda: Cuda, options: GpuOptions) -> None:
+        self._backend = backend
+        self._cuda = cuda
+        self._block_bytes = options.block_mib * MIB
+        self._pinned = PinnedPool(cuda, block_mib=options.block_mib, blocks=options.pinned_blocks)
+        maximum = options.memory_mib * MIB
+        self.pools = [
+            DevicePool(cuda, gpu, initial_bytes=maximum // 4, maximum_bytes=maximum)
+            for gpu in chosen_gpus(cuda, options.gpus)
+        ]
+        self._turn = itertools.cycle(self.pools)
+        self._streams: dict[int, list[int]] = {pool.gpu.ordinal: [] for pool in self.pools}
+        self._lock = threading.Lock()
+
+    @property
+    def allocate(self) -> Allocate:
+        """Where blocks come from."""
+        return self._pinned.allocate
+
+    def block_bytes(self, batch_bytes: int) -> int:
+        """Return the size of pinned blocks."""
+        return max(self._block_bytes, batch_bytes)
+
+    def piece_bytes(self, batch_bytes: int) -> int:
+        """Return the batch's size: a block holds many batches."""
+        return batch_bytes
+
+    def decoder(self, planned: Plan, *, copy: bool, batch_bytes: int) -> RowDecoder:
+        """Make a decoder for the replies of one session, on the GPU whose turn it is."""
+        with self._lock:
+            pool = next(self._turn)
+        return GpuDecoder(self, pool, planned, copy=copy, batch_bytes=self.block_bytes(batch_bytes))
+
+    def twin(self, planned: Plan, pool: DevicePool, stream: int, *, copy: bool, batch_bytes: int) -> RowDecoder:
+        """Make the kernels' own decoder, working on a stream."""
+
+        def device_memory(size_bytes: int) -> DeviceRegion:
+            return pool.allocate(size_bytes, stream=stream)
+
+        return self._backend.decoder(
+            planned,
+            self._pinned.allocate,
+            kind=wire.COPY_DATA if copy else wire.DATA_ROW,
+            batch_bytes=batch_bytes,
+            device_allocate=device_memory,
+            stream=stream,
+        )
+
+    @property
+    def cuda(self) -> Cuda:
+        """The CUDA runtime."""
+        return self._cuda
+
+    def take_stream(self, ordinal: int) -> int:
+        """Lend a stream of a device: streams outlive the memory that was used on them, so they are kept."""
+        with self._lock:
+            free = self._streams[ordinal]
+            if free:
+                return free.pop()
+        return self._cuda.stream(ordinal)
+
+    def give_back_stream(self, ordinal: int, stream: int) -> None:
+        """Take a stream back."""
+        with self._lock:
+            self._streams[ordinal].append(stream)
+
+
+class GpuDecoder:
+    """Decodes the replies of one session on one GPU, on a stream of its own."""
+
+    def __init__(
+        self, decoding: GpuDecoding, pool: DevicePool, planned: Plan, *, copy: bool, batch_bytes: int
+    ) -> None:
+        self._decoding = decoding
+        self._ordinal = pool.gpu.ordinal
+        self._stream = decoding.take_stream(self._ordinal)
+        with decoding.cuda.on(self._ordinal):
+            self._twin = decoding.twin(planned, pool, self._stream, copy=copy, batch_bytes=batch_bytes)
+
+    def __del__(self) -> None:
+        self._decoding.give_back_stream(self._ordinal, self._stream)
+
+    @property
+    def rows(self) -> int:
+        """Rows decoded so far."""
+        return self._twin.rows
+
+    def expect_header(self) -> None:
+        """Begin a reply."""
+        self._twin.expect_header()
+
+    def scan(self, block: Uint8s, begin: int, end: int, base: int = 0) -> Scan:
+        """Copy the block to the GPU and find its rows there."""
+        with self._decoding.cuda.on(self._ordinal):
+            return self._twin.scan(block, begin, end, base)
+
+    def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
+        """Decode the rows of the last scan, and bring them back."""
+        with self._decoding.cuda.on(self._ordinal):
+            return self._twin.decode(block, found, base)
+
+
+def _split(wanted: str) -> list[str]:
+    return [name.strip() for name in wanted.split(",") if name.strip()]
