@@ -2,20 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.complete
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
 .PHONY: setup demo test test-long check format bench clean
 
-setup: $(STAMP)
+# Everything for development; `make demo` needs much less.
+setup: $(VENV)/.complete
 
-$(STAMP): pyproject.toml client/pyproject.toml
+$(VENV)/.complete: $(VENV)/.demo
+	$(PIP) -e './client[pandas,polars,dask,ray,spark]' -e '.[demo,test]'
+	touch $@
+
+$(VENV)/.demo: pyproject.toml client/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("pgflight needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e './client[pandas,polars]' -e '.[demo,test]'
-	touch $(STAMP)
+	$(PIP) -e './client[pandas,polars]' -e '.[demo]'
+	touch $@
 
-demo: setup
+demo: $(VENV)/.demo
 	$(BIN)/python -m demo $(ARGS)
 
 test: setup
@@ -35,7 +40,7 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmark $(ARGS)
 
 clean:

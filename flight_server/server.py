@@ -299,8 +299,8 @@ class FlightServer(flight.FlightServerBase):
 
 
 def _time_in(seconds: float) -> pa.TimestampScalar:
-    """Return the moment so many seconds from now, in UTC."""
-    return pa.scalar(time.time_ns() + int(seconds * 1e9), pa.timestamp("ns", "UTC"))
+    """Return the moment so many seconds from now, in UTC, in whole milliseconds: coarse clocks can hold it."""
+    return pa.scalar(int((time.time() + seconds) * 1000) * 1_000_000, pa.timestamp("ns", "UTC"))
 
 
 def _caller(context: flight.ServerCallContext) -> Caller:

@@ -3,9 +3,13 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from pgflight.client import Client, TableInfo, connect
+from pgflight.partitions import Partition, Plan, SnapshotEndedError
 from pgflight.reader import Progress, Reader
 
-__all__ = ["Client", "Progress", "Reader", "TableInfo", "__version__", "connect"]
+__all__ = [
+    "Client", "Partition", "Plan", "Progress", "Reader", "SnapshotEndedError", "TableInfo", "__version__",
+    "connect",
+]  # fmt: skip
 
 try:
     __version__ = version("pgflight")

@@ -16,6 +16,7 @@ from pyarrow import flight
 from pgflight import request
 from pgflight.connection import Connections, Settings, full_uri
 from pgflight.memory import keep_freed_memory
+from pgflight.partitions import Plan
 from pgflight.reader import Calls, Reader, known
 
 
@@ -117,6 +118,37 @@ class Client:
             Options of the server, as in :meth:`query`.
         """
         return self._plan(request.table_descriptor(name, columns, where, limit, options))
+
+    def plan(
+        self,
+        query: str,
+        params: Sequence[object] | None = None,
+        *,
+        partitions: int = 8,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        **options: object,
+    ) -> Plan:
+        """Deal a query or a table to partitions that other processes can read, all under one snapshot.
+
+        Parameters
+        ----------
+        query, params
+            As for :meth:`query`.
+        partitions
+            At most so many; what the server cannot cut has one.
+        columns, where
+            As for :meth:`table`; then `query` is a table's name.
+        **options
+            Options of the server; ``streams`` counts within a partition.
+        """
+        wanted = {"endpoints": partitions, **options}
+        if columns is None and where is None:
+            descriptor = request.query_descriptor(query, params, wanted)
+        else:
+            descriptor = request.table_descriptor(query, columns, where, None, wanted)
+        info = self._home.get_flight_info(descriptor, self._call_options())
+        return Plan(info, self._connections)
 
     def schema(self, query: str, params: Sequence[object] | None = None, **options: object) -> pa.Schema:
         """Return the Arrow schema that :meth:`query` with the same arguments would have."""

@@ -78,8 +78,8 @@ class Connections:
         *others, last = [location.uri.decode() for location in endpoint.locations] or [""]
         for uri in others:
             with contextlib.suppress(flight.FlightUnavailableError):
-                return self._do_get(uri, endpoint.ticket)
-        return self._do_get(last, endpoint.ticket)
+                return self.do_get(uri, endpoint.ticket)
+        return self.do_get(last, endpoint.ticket)
 
     def close(self) -> None:
         """Close all connections."""
@@ -89,7 +89,8 @@ class Connections:
         for client in clients:
             client.close()
 
-    def _do_get(self, uri: str, ticket: flight.Ticket) -> flight.FlightStreamReader:
+    def do_get(self, uri: str, ticket: flight.Ticket) -> flight.FlightStreamReader:
+        """Start a ticket's stream at one location; empty means the server itself."""
         return self._client(uri).do_get(ticket, self.settings.call_options())
 
     def _client(self, uri: str) -> flight.FlightClient:

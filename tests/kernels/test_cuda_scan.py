@@ -135,7 +135,7 @@ def test_what_stops_a_scan(framing: str, geometry) -> None:
     rows = bytea_rows([b"one", b"two" * 9], framing)
     for tail in (
         wire.message(b"N", b"note\0" * 7) + rows, wire.message(b"C", b"COPY 2\0") + wire.READY,
-        wire.message(kind, wire.COPY_TRAILER) + rows, wire.message(kind, struct.pack("!h", 2)),
+        rows + wire.message(b"\2", b"no type of PostgreSQL's"), wire.message(kind, wire.COPY_TRAILER) + rows, wire.message(kind, struct.pack("!h", 2)),
         wire.message(kind), wire.message(kind, b"\0"), kind + b"\0\0\0\3", kind + b"\xff\xff\xff\xff", b"", kind,
     ):  # fmt: skip
         for head in (b"", rows):

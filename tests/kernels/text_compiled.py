@@ -13,6 +13,11 @@ from tests.kernels import compiled_cuda
 from tests.kernels.test_refusals import sequences
 
 PIECES = (1, 2, 3, 5, 8)
+AROUND = (
+    (b"", b""), (b"a", b"b"), (b"\xc3", b"\xa9"), (b"\xe6", b"\xa5"), (b"\xf0", b"\x98\x98"),
+    (b"\xe6\x97", b"\x97\xa5"), (b"\xf0\x9f\x90", b"\x9f\x90\x98"),
+)  # fmt: skip
+"""What lies around a value: it would complete it, or be completed by it."""
 
 
 def is_utf8(value: bytes) -> bool:
@@ -29,8 +34,7 @@ def main() -> int:
     is_text = compiled_cuda.utf8.is_text
     checked = 0
     for sequence in sequences():
-        for before, after in ((b"", b""), (b"a", b"b"), (b"\xe6\x97", b"\xa5"), (b"\xf0\x9f\x90", b"\x98\x98")):
-            # What lies around the value would complete it, or be completed by it.
+        for before, after in AROUND:
             block = np.frombuffer((before + sequence + after).ljust(48, b"\x80"), np.uint8).copy()
             words, begin, end = block.view(np.uint64), np.uint64(len(before)), np.uint64(len(before + sequence))
             for size in PIECES:

@@ -64,9 +64,12 @@ class HostCuda(Cuda):
         """Device and pinned allocations that are alive."""
         return len(self._mapped) + len(self._pinned)
 
-    def malloc(self, size_bytes: int, ordinal: int) -> int:
+    def memory(self, ordinal: int) -> tuple[int, int]:
         used = sum(size for _, _, device, size in self._mapped.values() if device == ordinal)
-        if used + size_bytes > self._gpus[ordinal].memory_bytes:
+        return self._gpus[ordinal].memory_bytes - used, self._gpus[ordinal].memory_bytes
+
+    def malloc(self, size_bytes: int, ordinal: int) -> int:
+        if size_bytes > self.memory(ordinal)[0]:
             raise OverloadedError("out of GPU or pinned memory (cudaMalloc: cudaErrorMemoryAllocation)")
         path = Path(self._files.name) / str(next(self._numbers))
         path.touch()
