@@ -99,13 +99,20 @@ def require_safe(facts: PostgresFacts, *, allow_superuser: bool) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of everything that matters for a bug report."""
-    found = {name: metadata.version(name) for name in PACKAGES}
+    found = {name: _version(name) for name in PACKAGES}
     libpq = pq.version()
     return found | {
         "libpq": f"{libpq // 10000}.{libpq % 10000}",
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"  # run from a source tree on the path
 
 
 def describe(

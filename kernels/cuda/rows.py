@@ -11,9 +11,10 @@ from kernels import layout
 from kernels.cuda._cuda import barrier, cuda, device, kernel
 from kernels.cuda.field import IS_NULL, put_null, record
 from kernels.cuda.fixed import boolean, fixed, interval, sixteen
+from kernels.cuda.geometry import MAX_THREADS
 from kernels.cuda.load import be32
 from kernels.cuda.numeric import numeric
-from kernels.cuda.segments import END, MAX_THREADS, START
+from kernels.cuda.segments import END, START
 from kernels.cuda.table import (
     DATA_AT,
     DESCRIPTOR_WIDTH,

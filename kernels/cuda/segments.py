@@ -9,6 +9,7 @@ known again.
 from __future__ import annotations
 
 from kernels.cuda._cuda import atomic_min, barrier, cuda, device, kernel
+from kernels.cuda.geometry import MAX_THREADS
 from kernels.cuda.sums import running_max, running_sum
 from kernels.cuda.table import (
     COUNT,
@@ -30,7 +31,6 @@ from kernels.layout import SCAN_FULL
 from kernels.primitives import Int, i64, u64
 from kernels.typing import DeviceArray
 
-MAX_THREADS = 1024
 START, END = 0, 1
 """Rows of the table of rows: offset of the field count, and of the row's end."""
 

@@ -33,7 +33,7 @@ if not (CHOSEN or numba.config.ENABLE_CUDASIM or gpus_present()):
     pytest.skip("no CUDA device, and not simulated", allow_module_level=True)
 
 from kernels.cuda import SIMULATED, CudaDecoder, Geometry, StagedDecoder, allocate, is_available  # noqa: E402
-from kernels.cuda.memory import upload  # noqa: E402
+from kernels.cuda.memory import download, upload  # noqa: E402, F401
 
 assert is_available(), "there is a CUDA device, but it cannot be used"
 STALE = 0xA5

@@ -10,7 +10,6 @@ import pytest
 
 from kernels import host, layout
 from kernels.column import Column
-from kernels.cuda.memory import download
 from kernels.errors import DecodeError
 from kernels.plan import plan
 from tests.helpers import wire
@@ -18,10 +17,12 @@ from tests.kernels.cuda_twin import (
     GEOMETRIES,
     ROUNDS,
     SIMULATED,
+    Geometry,
     broken,
     bytea_rows,
     decode_block,
     device_decoder,
+    download,
     every_framing,
     every_geometry,
     on_device,
@@ -115,7 +116,7 @@ def test_the_host_walks_where_the_proof_is_slow(framing: str) -> None:
     """With the walk and without it the rows are the same; it is not used where the proof goes well."""
     fakes = [bytea_rows([b"fake"] * 30, framing)[index:] for index in range(6)]
     plain = [b"sound"] * 60
-    for values, walk, walks in ((fakes, host.scan, True), (fakes, None, False), (plain, host.scan, False)):
+    for values, walk, walks in ((fakes, host.scan, 1), (fakes, None, 0), (plain, host.scan, 0)):
         decoder = device_decoder(plan([Column("b", BYTEA)]), framing, walk=walk, geometry=GEOMETRIES[1])
         if framing == "extended":
             received = bytea_rows(values, framing)
@@ -124,7 +125,8 @@ def test_the_host_walks_where_the_proof_is_slow(framing: str) -> None:
             received = first + bytea_rows(values[1:], framing)
         batches = decode_block(decoder, received)
         assert [value for batch in batches for value in batch.column(0).to_pylist()] == values
-        assert (decoder.walks > 0) == walks
+        assert decoder.walks == walks
+        assert (len(batches) > 1) == (walk is None)  # a batch a scan
 
 
 @every_framing
@@ -184,6 +186,12 @@ def test_a_header_that_has_not_come_yet() -> None:
     decoder.expect_header()
     with pytest.raises(DecodeError, match="signature"):
         decode_block(decoder, bytea_rows([b"next"], "copy"))
+
+
+@pytest.mark.parametrize("wrong", [{"segment_bytes": 0}, {"tile_rows": 40}, {"threads": 1025}, {"sum_threads": 0}])
+def test_unsound_geometries_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="no geometry"):
+        Geometry(**wrong)
 
 
 def test_unsound_blocks_are_refused() -> None:

@@ -20,8 +20,13 @@ from kernels.errors import ConfigError, OverloadedError, PgflightError
 
 IPC_HANDLE_BYTES = 64
 UNUSABLE = frozenset(
-    ("cudaErrorNoDevice", "cudaErrorInsufficientDriver", "cudaErrorInitializationError", "cudaErrorInvalidDevice")
-)
+    f"cudaError{cause}"
+    for cause in (
+        "NoDevice", "InsufficientDriver", "InitializationError", "InvalidDevice", "SystemDriverMismatch",
+        "SystemNotReady", "CompatNotSupportedOnDevice", "DevicesUnavailable",
+    )
+)  # fmt: skip
+"""What says that there is no GPU to be had, rather than that something went wrong on one."""
 
 
 class CudaError(PgflightError):

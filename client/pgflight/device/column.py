@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pgflight.device.descriptor import has_offsets, storage_type
 
-_BY_WIDTH = {8: "|i1", 16: "<i2", 32: "<i4", 64: "<i8"}
 _LIMB_BITS = 64
 
 
@@ -25,6 +23,7 @@ class DeviceArray:
 
     address: int
     dtype: str
+    """As NumPy writes it, such as ``<i8``."""
     shape: tuple[int, ...]
     ordinal: int
     owner: object = field(repr=False)
@@ -32,7 +31,7 @@ class DeviceArray:
     @property
     def nbytes(self) -> int:
         """The size in bytes."""
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+        return prod(self.shape) * int(self.dtype[2:])
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -147,10 +146,12 @@ def _element(kind: pa.DataType) -> tuple[str, tuple[int, ...]]:
     """Return the element type of a value, and how many of them in what shape."""
     if has_offsets(kind):
         raise TypeError(f"values of type {kind} differ in length: use column.offsets and column.data")
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return np.dtype(kind.to_pandas_dtype()).str, ()
-    if pa.types.is_temporal(kind) and kind.bit_width in _BY_WIDTH:
-        return _BY_WIDTH[kind.bit_width], ()
+    if pa.types.is_floating(kind):
+        return f"<f{kind.byte_width}", ()
+    if pa.types.is_unsigned_integer(kind):
+        return f"<u{kind.byte_width}", ()
+    if pa.types.is_integer(kind) or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind)):
+        return f"<i{kind.byte_width}", ()
     if pa.types.is_decimal(kind):
         return "<i8", (kind.bit_width // _LIMB_BITS,)
     if pa.types.is_fixed_size_binary(kind):

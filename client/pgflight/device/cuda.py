@@ -12,7 +12,13 @@ from typing import Any
 from pgflight.device.errors import DeviceError, GpuNotVisibleError, NoGpuError
 
 IPC_HANDLE_BYTES = 64
-_UNUSABLE = frozenset(("cudaErrorNoDevice", "cudaErrorInsufficientDriver", "cudaErrorInitializationError"))
+_UNUSABLE = frozenset(
+    f"cudaError{cause}"
+    for cause in (
+        "NoDevice", "InsufficientDriver", "InitializationError", "SystemDriverMismatch", "SystemNotReady",
+        "CompatNotSupportedOnDevice", "DevicesUnavailable",
+    )
+)  # fmt: skip
 _SAME_DRIVER = "server and client need the same driver, and the server must still run"
 
 

@@ -154,13 +154,15 @@ class Reader:
         """Return per column libcudf's addresses and those of the buffers, then drop all but the table."""
         batch = self.batches.pop(number)
         table = batch.to_pylibcudf()
-        ours = [[buffer.address for buffer in column.buffers] for column in batch.columns]
+        ours = [
+            [buffer.address for buffer in (column.validity, *column.buffers) if buffer is not None]
+            for column in batch.columns
+        ]
         theirs = []
         for column in table.columns():
-            children = column.children()
-            data = [] if column.data() is None else [column.data().__cuda_array_interface__["data"][0]]
-            offsets = [child.data().__cuda_array_interface__["data"][0] for child in children]
-            theirs.append(offsets + data)
+            offsets = [child.data() for child in column.children()]
+            spans = [column.null_mask(), *offsets, column.data()]
+            theirs.append([span.ptr for span in spans if span is not None])
         self.kept.append(table)
         return [ours, theirs]
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
+from kernels.backend import gpus_present
 from kernels.errors import CancelledError, ConfigError, OverloadedError
 from tests.helpers.waiting import eventually
 from tests.transport.device.host_cuda import HostCuda
 from transport.device import pool as pool_module
 from transport.device.cuda import Gpu
-from transport.device.pool import DevicePool, DeviceRegion, allocator
+from transport.device.pool import DevicePool, DeviceRegion, RmmAllocator, allocator
 
 MIB = 1 << 20
 
@@ -119,6 +121,14 @@ def test_a_device_without_room_for_the_pool(cuda: HostCuda) -> None:
 
     with pytest.raises(OverloadedError, match="left for the pool"):
         DevicePool(cuda, cuda.gpus()[0], initial_bytes=1, maximum_bytes=1, make=full)
+
+
+@pytest.mark.skipif(bool(gpus_present()), reason="there is a GPU")
+@pytest.mark.parametrize("make", [allocator, RmmAllocator])
+def test_rmm_without_a_gpu_has_no_memory(cuda: HostCuda, make: Any) -> None:
+    """Which also shows that RMM has what is asked of it."""
+    with pytest.raises(OverloadedError, match="left for the pool"):
+        DevicePool(cuda, cuda.gpus()[0], initial_bytes=1, maximum_bytes=1, make=make)
 
 
 def test_cupy_serves_where_rmm_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
