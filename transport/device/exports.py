@@ -112,7 +112,7 @@ class Exports:
             raise ConfigError("exports need a device")
         self.socket = socket
         self.limits = limits
-        self._cuda = cuda
+        self.cuda = cuda
         self._slabs = {each.gpu.ordinal: each for each in slabs}
         self._wait_s = wait_s
         self._view = make_view
@@ -182,17 +182,14 @@ class Exports:
     def tick(self) -> None:
         """Free what has rested long enough; called now and then."""
         with self._changed:
-            try:
-                self._settle()
-            except CudaError as failure:  # producers get it; what was given up then stays where it is
-                log.warning("export regions not given back", error=str(failure))
+            self._settle_if_possible()
             self._ledger.tick()
             self._changed.notify_all()
 
     def statistics(self) -> ExportStatistics:
         """Return what is lent now."""
         with self._changed:
-            self._settle()
+            self._settle_if_possible()
             leases, leased = self._ledger.leased()
             return ExportStatistics(
                 clients=self._ledger.clients,
@@ -210,7 +207,7 @@ class Exports:
         To be called before the lease socket is closed: after that it is not known who is there.
         """
         with self._changed:
-            self._settle()
+            self._settle_if_possible()
             self._closed = True
             if self._ledger.clients == 0:
                 for each in self._slabs.values():
@@ -253,8 +250,8 @@ class Exports:
     ) -> DeviceDescriptor:
         """Lend a finished region to its client (called through the stream)."""
         loan, place = region.loan, region.taken()
-        with self._cuda.on(place.slab.gpu.ordinal):
-            self._cuda.synchronize(cuda_stream)
+        with self.cuda.on(place.slab.gpu.ordinal):
+            self.cuda.synchronize(cuda_stream)
         with self._changed:
             require_wanted(loan.account, number)
             kept = self._slabs[place.slab.gpu.ordinal].shrink(place, used_bytes)
@@ -297,9 +294,15 @@ class Exports:
         """Free the places of batches that were given up, once no kernel can be writing there; the lock is held."""
         self._returns.clear()
         for ordinal in {place.slab.gpu.ordinal for _, place in self._abandoned}:
-            self._cuda.synchronize_device(ordinal)
+            self.cuda.synchronize_device(ordinal)
         while self._abandoned:
             self._ledger.give_up(*self._abandoned.pop())
+
+    def _settle_if_possible(self) -> None:
+        try:
+            self._settle()
+        except CudaError as failure:  # producers get it; what was given up stays where it is
+            log.warning("export regions not given back", error=str(failure))
 
     def _free(self, place: Place) -> None:
         self._slabs[place.slab.gpu.ordinal].give_back(place)
@@ -333,6 +336,18 @@ class ExportStream:
             The region is larger than a slab or than what a client may hold, or nothing came back for long.
         """
         return self._exports.allocate(self._account, self._number, self._ordinal, size_bytes, self._check)
+
+    def copy_of(self, address: int, size_bytes: int, *, cuda_stream: int) -> ExportRegion:
+        """Allocate a region and queue the copy of device memory into it; for batches that were made elsewhere.
+
+        Raises
+        ------
+        CancelledError, OverloadedError
+            As for `allocate`.
+        """
+        region = self.allocate(size_bytes)
+        self._exports.cuda.copy_on_device(region.address, address, size_bytes, cuda_stream)
+        return region
 
     def publish(
         self,

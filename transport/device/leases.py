@@ -84,8 +84,9 @@ class LeaseSocket:
     def __init__(self, path: Path | None = None) -> None:
         self._directory: Path | None = None
         if path is None:
-            runtime = os.environ.get("XDG_RUNTIME_DIR")
-            self._directory = Path(tempfile.mkdtemp(prefix="pgflight-", dir=runtime))
+            runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+            within = runtime if Path(runtime).is_dir() and runtime else None
+            self._directory = Path(tempfile.mkdtemp(prefix="pgflight-", dir=within))
             path = self._directory / "lease.sock"
         self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -93,6 +93,16 @@ def test_the_descriptor_is_json(cuda: HostCuda) -> None:
     assert len(said["remote_handle"]) == 88
 
 
+def test_a_batch_that_was_made_elsewhere(cuda: HostCuda) -> None:
+    exports = exports_of(cuda)
+    stream = exports.stream(ANN, 1, 0)
+    elsewhere = cuda.malloc(SLAB, 0)
+    host_view(elsewhere, 100, None, 0)[:] = range(100)
+    region = stream.copy_of(elsewhere, 100, cuda_stream=3)
+    described = publish(stream, region, used=100)
+    assert host_view(described.address + described.offset, 100, None, 0).tolist() == list(range(100))
+
+
 def test_who_has_no_lease_connection_is_refused(cuda: HostCuda) -> None:
     exports = exports_of(cuda)
     with pytest.raises(RequestError, match="lease connection"):
@@ -248,6 +258,7 @@ def test_a_device_that_failed_keeps_what_was_given_up(cuda: HostCuda, monkeypatc
     del region
     gc.collect()
     exports.tick()
+    assert exports.statistics().free_bytes == 0
     with pytest.raises(CudaError):
         stream.allocate(1)
 

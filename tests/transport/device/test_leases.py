@@ -498,6 +498,13 @@ def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_runtime_directory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    listener = LeaseSocket()
+    listener.close()
+    assert not listener.path.parent.exists()
+
+
 @pytest.mark.parametrize("name", ["x" * 200, "absent/lease.sock", "file"])
 def test_paths_that_cannot_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("something else")
