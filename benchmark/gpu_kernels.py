@@ -265,7 +265,10 @@ def launch_costs(twin: Any) -> dict[str, float]:
     rows, shim = sys.modules["kernels.cuda.rows"], sys.modules["kernels.cuda._cuda"]
     table = importlib.import_module("kernels.cuda.table")
     arrays: list[Any] = [twin.allocate(8 * size).array.view(np.int64) for size in (table.state_words(1), 64)]
-    arrays[0][...] = 0  # FAILURE is set: the kernel ends at once
+    memory = importlib.import_module("kernels.cuda.memory")
+    memory.upload(
+        arrays[0], np.zeros(arrays[0].size, np.int64), stream=0
+    )  # FAILURE is set: the kernel ends at once
     kinds = {"CuPy arrays": arrays}
     if not twin.SIMULATED:
         view = importlib.import_module("cuda.core.utils").StridedMemoryView
@@ -277,7 +280,7 @@ def launch_costs(twin: Any) -> dict[str, float]:
             for _ in range(count):
                 shim.launch(rows.sums_kernel, 1, 1, 0, 1, 1, *arguments)
             costs[kind] = (time.perf_counter() - started) / count * 1e6
-        importlib.import_module("kernels.cuda.memory").download(arrays[0], stream=0)
+        memory.download(arrays[0], stream=0)
     return costs
 
 

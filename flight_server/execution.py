@@ -139,7 +139,7 @@ class Execution:
         text = statement.with_casts(statement.select(request), prepared.plan.casts)
         framing = "extended" if request.params else request.options.framing
         asked = statement.binary_request(text, request.params, framing)
-        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_bytes
+        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
         decoder = decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=batch_bytes)
         reply = session.run(asked, decoding.allocate, read.check, wrap)
         tally.watch.hang_up = session.hang_up

@@ -14,6 +14,9 @@ MIB = 1 << 20
 MIN_BATCH_BYTES = 16 << 10
 MAX_BATCH_BYTES = 64 * MIB
 DEFAULT_BATCH_BYTES = MIB
+MANY_STREAMS = 8
+MANY_STREAMS_BATCH_BYTES = 2 * MIB
+"""Many streams make more batches than one Flight stream should carry: a batch costs the same whatever its size."""
 MAX_TIMEOUT_S = 7 * 86_400
 
 NOT_YET = {
@@ -68,7 +71,8 @@ class ReadOptions:
     ordered : bool
         Rows of parallel streams in the order of the table's pages, not as they arrive.
     batch_bytes : int
-        Target size of a record batch, in bytes.  A row larger than that travels alone.
+        Target size of a record batch, in bytes; 0 for the server's choice, by `batch_target`.  A row larger than
+        that travels alone.
     timeout_s : float
         Seconds the whole read may take; 0 for the server's own limit.
     max_age_s : float
@@ -87,7 +91,7 @@ class ReadOptions:
     streams: int = 0
     endpoints: int = 1
     ordered: bool = False
-    batch_bytes: int = DEFAULT_BATCH_BYTES
+    batch_bytes: int = 0
     timeout_s: float = 0.0
     max_age_s: float = 0.0
 
@@ -95,6 +99,11 @@ class ReadOptions:
     def types(self) -> TypePolicy:
         """The part that planning needs."""
         return TypePolicy(profile=self.profile, numeric=self.numeric, infinity=self.infinity)
+
+    def batch_target(self, streams: int = 1) -> int:
+        """Return the target size of a batch, in bytes, of a read by so many streams."""
+        chosen = MANY_STREAMS_BATCH_BYTES if streams >= MANY_STREAMS else DEFAULT_BATCH_BYTES
+        return self.batch_bytes or chosen
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from their defaults."""

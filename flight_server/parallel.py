@@ -66,7 +66,7 @@ class ParallelRead:
         self._options = session_options
         self._plan = prepared.plan
         self._exchange = Exchange(division.parts, division.streams, ordered=read_options.ordered)
-        self._batch_bytes = read_options.batch_bytes
+        self._batch_bytes = read_options.batch_target(division.streams)
         self._wrap = wrap
         self._totals = threading.Lock()
         self._sessions: list[Session] = []

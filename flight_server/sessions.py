@@ -82,7 +82,7 @@ class Sessions:
         """Return how a read's sessions read."""
         limits, options = self.limits, request.options
         decoding = self._decodings.choose(options)
-        block_bytes = decoding.block_bytes(options.batch_bytes)
+        block_bytes = decoding.block_bytes(options.batch_target(options.streams))
         return SessionOptions(
             block_bytes=block_bytes,
             patience_s=decoding.patience_s,

@@ -71,7 +71,7 @@ class SpooledReads:
         require_schema(planned, digest)
         tally.facts |= {"reader": "spool", "read_at": entry.created_at}
         yield planned.schema
-        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_bytes
+        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
         block_bytes = decoding.block_bytes(batch_bytes)
         for reader, replies in entry.streams():
             decoder = decoding.decoder(planned, copy=entry.copy, batch_bytes=batch_bytes)

@@ -57,7 +57,7 @@ class RepeatingExecution(Execution):
         self, read: Read, prepared: Prepared, session: Session, wrap: Wrap | None
     ) -> Iterator[pa.RecordBatch]:
         if isinstance(read.request, RepeatedRead):
-            limit = read.request.options.batch_bytes
+            limit = read.request.options.batch_target()
             runs = self._repeated(read, read.request, prepared, session)
             yield from _joined(_joined(runs, limit, ARENAS_HELD), limit)
         else:
@@ -67,7 +67,7 @@ class RepeatingExecution(Execution):
         self, read: Read, request: RepeatedRead, prepared: Prepared, session: Session
     ) -> Iterator[pa.RecordBatch]:
         text = statement.with_casts(statement.select(request), prepared.plan.casts)
-        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_bytes
+        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
         decoder = decoding.decoder(prepared.plan, copy=False, batch_bytes=batch_bytes)
         reply = session.open_reply(decoding.allocate, read.check)
         read.tally.watch.hang_up = session.hang_up

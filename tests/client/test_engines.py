@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +47,7 @@ def by_spark(uri: str, partitions: int) -> int:
 
 
 def spark_session() -> Any:
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # else Spark takes the python3 of the path
     builder = (
         importlib.import_module("pyspark.sql")
         .SparkSession.builder.master("local[2,4]")

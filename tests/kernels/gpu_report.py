@@ -18,7 +18,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 HOST_ONLY = ("test_fuzz.py", "test_cuda_simulator.py")
-FUZZERS = {"replies": ("tests.kernels.fuzz_replies", "20000", "11", "0", "cuda")}
+FUZZERS = {"replies": ("tests.kernels.fuzz_replies", "5000", "11", "0", "cuda")}
 FUZZ_LIMIT_S = 480
 
 

@@ -27,6 +27,7 @@ from tests.kernels.cuda_twin import (
     broken,
     decode_block,
     device_decoder,
+    download,
     make_decoder,
     on_device,
     some,
@@ -90,7 +91,7 @@ def random_rows(source: random.Random, rows: int, null_share: float) -> list[lis
     return [[None if source.random() < null_share else value for value in fields()] for _ in range(rows)]
 
 
-@pytest.mark.parametrize("rows", some([1, 32, 31, 64, 33, 100, 65], 2))
+@pytest.mark.parametrize("rows", some([1, 32, 33, 64, 31, 100, 65], 2))
 @pytest.mark.parametrize("null_share", [0.0, 0.3, 1.0])
 def test_all_shapes(rows: int, null_share: float) -> None:
     """Around the boundaries of bitmap words and tiles, on memory that held something else."""
@@ -99,7 +100,7 @@ def test_all_shapes(rows: int, null_share: float) -> None:
     assert table(found) == table(on_host(ALL_SHAPES, received))
 
 
-@pytest.mark.parametrize("seed", range(60 * ROUNDS))
+@pytest.mark.parametrize("seed", range(50 * ROUNDS))
 def test_broken_blocks(seed: int) -> None:
     """Both accept the same blocks and read the same values; where they refuse, the oracle does too."""
     recording, received = broken(seed, "extended")
@@ -320,4 +321,4 @@ def test_large_blocks(geometry) -> None:
 
 def test_stale_memory_is_stale() -> None:
     """The tests above are worth less if fresh memory were zero."""
-    assert int(stale(64).array[5]) == STALE
+    assert set(download(stale(64).array, stream=0)) == {STALE}

@@ -61,7 +61,7 @@ def by_segments(received: bytes, framing: str, fields: int, limit: int, header: 
             code, row, _, offset = decoder._failure.tolist()
             place = [code, row + found.shape[1], offset]
         assert rows or reason != layout.SCAN_FULL
-        found = np.hstack([found, download(decoder._bounds[:, :rows].copy(), stream=0)])
+        found = np.hstack([found, download(decoder._bounds, stream=0)[:, :rows]])
     return found.tolist(), position, reason, place
 
 
@@ -71,7 +71,7 @@ def compare(received: bytes, framing: str, fields: int, geometry, limit: int = M
     assert by_segments(received, framing, fields, limit, header, geometry) == wanted
 
 
-@pytest.mark.parametrize("seed", range(40 * ROUNDS))
+@pytest.mark.parametrize("seed", range(30 * ROUNDS))
 def test_broken_blocks(seed: int) -> None:
     recording, received = broken(seed)
     header = HEADER if recording.framing == "copy" else 0
@@ -103,8 +103,8 @@ def test_values_full_of_rows(framing: str, geometry) -> None:
 def test_sound_blocks_are_proven_at_once(framing: str, geometry) -> None:
     """All rows in one scan, wherever they begin in their segments."""
     source = random.Random(framing)
-    values = [source.randbytes(source.choice((0, 3, 9, 40, 300))) for _ in range(some([2000, 60], 2)[-1])]
-    received = bytea_rows(values, framing) + wire.message(b"C", b"COPY 60\0")
+    values = [source.randbytes(source.choice((0, 3, 9, 40, 300))) for _ in range(20 if SIMULATED else 2000)]
+    received = bytea_rows(values, framing) + wire.message(b"C", b"COPY 0\0")
     decoder = device_decoder(plan([Column("b", BYTEA)]), framing, geometry=geometry)
     rows, position, reason = decoder._find(on_device(received), 0, len(received), 0, 0)
     assert (rows, reason) == (len(values), layout.SCAN_MESSAGE)
@@ -135,11 +135,12 @@ def test_what_stops_a_scan(framing: str, geometry) -> None:
     """Other messages, the trailer, impossible lengths and counts, alone and behind rows."""
     kind = wire.ROW_KINDS[framing]
     rows = bytea_rows([b"one", b"two" * 9], framing)
-    for tail in (
+    tails = (
         wire.message(b"N", b"note\0" * 7) + rows, wire.message(b"C", b"COPY 2\0") + wire.READY,
-        rows + wire.message(b"\2", b"no type of PostgreSQL's"), wire.message(kind, wire.COPY_TRAILER) + rows, wire.message(kind, struct.pack("!h", 2)),
-        wire.message(kind), wire.message(kind, b"\0"), kind + b"\0\0\0\3", kind + b"\xff\xff\xff\xff", b"", kind,
-    ):  # fmt: skip
+        rows + wire.message(b"\2", b"no type of PostgreSQL's"), wire.message(kind, wire.COPY_TRAILER) + rows,
+        wire.message(kind, struct.pack("!h", 2)), wire.message(kind), wire.message(kind, b"\0"), kind + b"\0\0\0\3", kind + b"\xff\xff\xff\xff", b"", kind,
+    )  # fmt: skip
+    for tail in tails[GEOMETRIES.index(geometry) % 2 :: 2] if SIMULATED else tails:
         for head in (b"", rows):
             compare(head + tail, framing, 1, geometry)
 
@@ -147,7 +148,7 @@ def test_what_stops_a_scan(framing: str, geometry) -> None:
 @every_framing
 def test_cut_anywhere(framing: str) -> None:
     rows = bytea_rows([b"one", b"two" * 9, b""], framing)
-    for cut in some(range(len(rows)), 2):
+    for cut in some(range(len(rows)), 3):
         compare(rows[:cut], framing, 1, GEOMETRIES[cut % len(GEOMETRIES)])
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-REPLIES = 60
+REPLIES = 40
 LIMIT_S = 400
 pytestmark = pytest.mark.timeout(LIMIT_S)
 TAIL = 4000

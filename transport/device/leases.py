@@ -172,6 +172,8 @@ class LeaseServer:
             self._stop.set()
             self._wake.send(b"!")
         self._thread.join()
+        self._wake.close()  # not by the thread: it may be over before it is woken
+        self._woken.close()
 
     def _serve(self) -> None:
         try:
@@ -186,8 +188,6 @@ class LeaseServer:
             for guest in list(self._guests):
                 self._part(guest)
             self._selector.close()
-            self._wake.close()
-            self._woken.close()
             self._listener.close()
 
     def _listen(self, wanted: bool) -> None:

@@ -15,8 +15,9 @@ from tests.helpers.waiting import eventually
 from tests.transport.device.host_cuda import HostCuda, host_view
 from transport.device.cuda import CudaError
 from transport.device.descriptor import ColumnExtents, DeviceDescriptor
-from transport.device.exports import ExportRegion, Exports, ExportStream
+from transport.device.exports import Exports, ExportStream
 from transport.device.ledger import LeaseLimits
+from transport.device.regions import ExportRegion
 from transport.device.slabs import REGION_GRAIN_BYTES, SLAB_GRAIN_BYTES, SlabSet
 
 GRAIN = REGION_GRAIN_BYTES

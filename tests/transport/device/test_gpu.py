@@ -1,6 +1,6 @@
 """On a GPU: the calls, the pools, and what CuPy, torch and libcudf make of a batch from another process.
 
-``python -m pytest -m gpu tests/transport/device`` runs this and the sharing tests; PostgreSQL is not needed.
+``python -m pytest -m "gpu and not slow" tests/transport/device`` runs this and the sharing tests, without PostgreSQL.
 """
 
 from __future__ import annotations

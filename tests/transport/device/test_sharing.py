@@ -1,6 +1,6 @@
 """A server's memory read by clients in other processes: equal, never reused under them, and never lost.
 
-``python -m pytest -m gpu tests/transport/device`` runs all of this on a GPU.
+``python -m pytest -m "gpu and not slow" tests/transport/device`` runs this on a GPU.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def test_killed_in_the_middle_of_reading(here: World) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_two_hundred_times(here: World) -> None:
     service = here.serve()
 
