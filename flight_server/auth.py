@@ -14,6 +14,7 @@ from flight_server.status import typed
 from kernels.errors import OverloadedError
 
 MIDDLEWARE = "pgflight"
+LEASE_HEADER = "pgflight-lease"
 
 
 class Caller(flight.ServerMiddleware):
@@ -26,12 +27,15 @@ class Caller(flight.ServerMiddleware):
         From the headers; they win over the session's.
     answer : dict
         Headers to answer with.
+    lease : str
+        By which lease connection the client takes device batches, as it says; else empty.
     """
 
-    def __init__(self, login: Login, options: Mapping[str, Any], answer: dict[str, str]) -> None:
+    def __init__(self, login: Login, options: Mapping[str, Any], answer: dict[str, str], lease: str = "") -> None:
         self.identity = login.identity
         self.session = login.session
         self.options = {**login.session.options, **options}
+        self.lease = lease
         self._answer = answer
 
     def sending_headers(self) -> dict[str, str]:
@@ -64,7 +68,7 @@ class CallerFactory(flight.ServerMiddlewareFactory):
         answer = {}
         if login.answer or info.method == flight.FlightMethod.HANDSHAKE:
             answer["authorization"] = self.logins.bearer(login.identity, login.session)
-        return Caller(login, options_from_headers(headers), answer)
+        return Caller(login, options_from_headers(headers), answer, _text(headers, LEASE_HEADER))
 
 
 class OpenHandshake(flight.ServerAuthHandler):
@@ -76,3 +80,9 @@ class OpenHandshake(flight.ServerAuthHandler):
     def is_valid(self, _token: bytes) -> bytes:
         """Know nobody by a token of the handshake."""
         return b""
+
+
+def _text(headers: Mapping[str, list[str | bytes]], name: str) -> str:
+    """Return the last value of a header, empty where there is none."""
+    last = (headers.get(name) or [""])[-1]
+    return last.decode("utf-8", "replace") if isinstance(last, bytes) else last

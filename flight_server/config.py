@@ -80,6 +80,15 @@ class Settings(BaseSettings):
     gpu_memory_mib: int = Field(4096, ge=64, description="Memory for decoding on each GPU.")
     block_mib: int = Field(16, ge=1, le=512, description="Size of pinned blocks, a power of two.")
     pinned_blocks: int = Field(256, ge=4, description="How many there may be.")
+    lease_memory_mib: int = Field(
+        4096, ge=2, description="Memory of each GPU for batches lent to clients on this host (output=cuda-ipc)."
+    )
+    lease_slab_mib: int = Field(256, ge=2, description="Allocations it is made of; even, the largest batch.")
+    lease_client_mib: int = Field(2048, ge=2, description="What one client may hold of it.")
+    lease_s: float = Field(600.0, gt=0, description="How long a lease on a batch is good for.")
+    lease_socket: Path | None = Field(
+        None, description="Unix socket where clients give batches back; by default in a new directory."
+    )
     reader: Literal["auto", "libpq"] = Field(
         "auto", description="How PostgreSQL's replies are read: the fastest way, or libpq's own."
     )

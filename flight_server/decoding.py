@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from flight_server.options import ReadOptions
 from flight_server.replies import RowDecoder
@@ -16,6 +18,22 @@ from transport.memory import RegionPool
 HOST_PATIENCE_S = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Who takes the batches of one stream of a read.
+
+    Parameters
+    ----------
+    check : callable
+        Called at least every 0.1 s while waiting on its behalf; raises to give up.
+    lease : str
+        ``<client>.<stream>`` of its lease connection, for batches that stay in GPU memory.
+    """
+
+    check: Callable[[], None]
+    lease: str = ""
+
+
 class Decoding(Protocol):
     """Makes the decoders of reads, and says what blocks they like."""
 
@@ -27,13 +45,17 @@ class Decoding(Protocol):
     def patience_s(self) -> float:
         """How long a block that has begun to fill may wait to be full, once the first one was handed on."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a FlightInfo says of it."""
+
     def block_bytes(self, batch_bytes: int) -> int:
         """Return the size of blocks for batches of some size."""
 
     def piece_bytes(self, batch_bytes: int) -> int | None:
         """Return to what size decoded batches must be cut; None where they have it."""
 
-    def decoder(self, planned: Plan, *, copy: bool, batch_bytes: int) -> RowDecoder:
+    def decoder(self, planned: Plan, *, copy: bool, batch_bytes: int, consumer: Consumer) -> RowDecoder:
         """Make a decoder for the replies of one session."""
 
 
@@ -58,6 +80,11 @@ class HostDecoding:
         """Where blocks come from."""
         return self._memory.allocate
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a FlightInfo says of it."""
+        return {"decode": "cpu"}
+
     def block_bytes(self, batch_bytes: int) -> int:
         """Return the batch's own size: what is decoded at once stays in the cache."""
         return batch_bytes
@@ -65,10 +92,27 @@ class HostDecoding:
     def piece_bytes(self, batch_bytes: int) -> None:
         """Return nothing: batches come in the size wanted."""
 
-    def decoder(self, planned: Plan, *, copy: bool, batch_bytes: int) -> RowDecoder:
+    def decoder(
+        self,
+        planned: Plan,
+        *,
+        copy: bool,
+        batch_bytes: int,
+        consumer: Consumer,  # noqa: ARG002 (batches go where everything goes)
+    ) -> RowDecoder:
         """Make a decoder for the replies of one session."""
         kind = wire.COPY_DATA if copy else wire.DATA_ROW
         return self._backend.decoder(planned, self._memory.allocate, kind=kind, batch_bytes=batch_bytes)
+
+
+class GpuDecodings(Protocol):
+    """What the GPUs of this host do for reads."""
+
+    def fetched(self) -> Decoding:
+        """Return the decoding whose batches come back to the host."""
+
+    def lent(self) -> Decoding:
+        """Return the decoding whose batches stay on the GPU, lent to a client on this host."""
 
 
 class Decodings:
@@ -77,15 +121,25 @@ class Decodings:
     Parameters
     ----------
     host : Decoding
-    gpu : Decoding, optional
+    gpu : GpuDecodings, optional
     prefer_gpu : bool
-        What ``decode=auto`` means here.
+        What ``decode=auto`` means here, for clients that take host batches.
+    why : str
+        Why there is no GPU, for those who ask for one.
     """
 
-    def __init__(self, host: Decoding, gpu: Decoding | None = None, *, prefer_gpu: bool = False) -> None:
+    def __init__(
+        self,
+        host: Decoding,
+        gpu: GpuDecodings | None = None,
+        *,
+        prefer_gpu: bool = False,
+        why: str = "this server decodes on the CPU",
+    ) -> None:
         self._host = host
         self._gpu = gpu
         self._prefer_gpu = prefer_gpu
+        self._why = why
 
     def choose(self, options: ReadOptions) -> Decoding:
         """Return where a read is decoded.
@@ -93,9 +147,19 @@ class Decodings:
         Raises
         ------
         RequestError
-            On the GPU, which this server does not use.
+            On a GPU, which this server does not use.
         """
-        if options.decode == "gpu" and self._gpu is None:
-            raise RequestError("decode=gpu: this server decodes on the CPU (its setting decode is not gpu)")
-        wanted = options.decode == "gpu" or (options.decode == "auto" and self._prefer_gpu)
-        return self._gpu if wanted and self._gpu is not None else self._host
+        if options.output == "cuda-ipc":
+            if options.decode == "cpu":
+                raise RequestError("output=cuda-ipc: batches in GPU memory are decoded there, not with decode=cpu")
+            return self._required("output=cuda-ipc").lent()
+        if options.decode == "gpu":
+            return self._required("decode=gpu").fetched()
+        if options.decode == "auto" and self._prefer_gpu:
+            return self._required("decode=auto").fetched()
+        return self._host
+
+    def _required(self, wanted: str) -> GpuDecodings:
+        if self._gpu is None:
+            raise RequestError(f"{wanted}: {self._why}")
+        return self._gpu

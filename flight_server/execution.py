@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.decoding import Decodings
+from flight_server.decoding import Consumer, Decodings
 from flight_server.parallel import ParallelRead
 from flight_server.planning import Prepared, prepare, prepare_ranges, require_schema
 from flight_server.replies import decode_replies
@@ -43,6 +43,8 @@ class Read:
         Who asks.
     digest : str or None
         Of the schema that its ticket promised.
+    lease : str
+        By which lease connection the client takes device batches.
     """
 
     request: ReadRequest
@@ -50,6 +52,7 @@ class Read:
     tally: Tally
     identity: str = ""
     digest: str | None = None
+    lease: str = ""
 
 
 class Execution:
@@ -76,7 +79,9 @@ class Execution:
         entry = self._spooled.find(read.request, read.identity)
         if entry is not None:
             with entry:
-                yield from self._spooled.steps(entry, read.request, read.check, read.digest, read.tally)
+                yield from self._spooled.steps(
+                    entry, read.request, Consumer(read.check, read.lease), read.digest, read.tally
+                )
             return
         with self._spooled.record(read.request, read.identity) as recording:
             yield from self.fresh(read, recording)
@@ -140,7 +145,9 @@ class Execution:
         framing = "extended" if request.params else request.options.framing
         asked = statement.binary_request(text, request.params, framing)
         decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
-        decoder = decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=batch_bytes)
+        decoder = decoding.decoder(
+            prepared.plan, copy=asked.copy, batch_bytes=batch_bytes, consumer=Consumer(read.check, read.lease)
+        )
         reply = session.run(asked, decoding.allocate, read.check, wrap)
         tally.watch.hang_up = session.hang_up
         tally.facts |= {"reader": session.reader_name, "framing": "copy" if asked.copy else "extended"}
@@ -168,6 +175,7 @@ class Execution:
             self._sessions.options(request),
             prepared,
             wrap,
+            lease=read.lease,
         )
         tally.watch.hang_up = parallel.hang_up
         tally.facts["framing"] = "extended"

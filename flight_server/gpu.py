@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
+from flight_server.decoding import Consumer
 from flight_server.replies import RowDecoder
 from kernels import wire
 from kernels.backend import CudaBackend
 from kernels.decoder import Scan
 from kernels.errors import ConfigError
 from kernels.plan import Plan
-from kernels.typing import Allocate, DeviceRegion, Uint8s
+from kernels.typing import Allocate, DeviceAllocate, DeviceRegion, Uint8s
+from transport.device.arrays import View, view
 from transport.device.cuda import Cuda, Gpu
 from transport.device.pinned import PinnedPool
-from transport.device.pool import DevicePool
+from transport.device.pool import Allocator, DevicePool, allocator
 
 MIB = 1 << 20
 GPU_PATIENCE_S = 0.5
@@ -65,52 +69,58 @@ def chosen_gpus(cuda: Cuda, wanted: str) -> tuple[Gpu, ...]:
     return tuple(dict.fromkeys(names[name] for name in _split(wanted)))
 
 
-class GpuDecoding:
-    """Decodes on GPUs, for clients that take host batches.
+class Gpus:
+    """The GPUs that decode: their memory, their streams, and the pinned blocks they are fed from.  Thread-safe.
 
     Parameters
     ----------
     backend : CudaBackend
     cuda : Cuda
     options : GpuOptions
+    make_allocator : callable
+        Makes a device's allocator.
+    make_view : callable
+        Makes arrays over addresses.
     """
 
-    patience_s = GPU_PATIENCE_S
-
-    def __init__(self, backend: CudaBackend, cuda: Cuda, options: GpuOptions) -> None:
-        self._backend = backend
-        self._cuda = cuda
-        self._block_bytes = options.block_mib * MIB
-        self._pinned = PinnedPool(cuda, block_mib=options.block_mib, blocks=options.pinned_blocks)
+    def __init__(
+        self,
+        backend: CudaBackend,
+        cuda: Cuda,
+        options: GpuOptions,
+        *,
+        make_allocator: Callable[[Gpu, int, int], Allocator] = allocator,
+        make_view: View = view,
+    ) -> None:
+        self.cuda = cuda
+        self.make_view = make_view
+        self.block_bytes = options.block_mib * MIB
+        self.pinned = PinnedPool(cuda, block_mib=options.block_mib, blocks=options.pinned_blocks)
         maximum = options.memory_mib * MIB
-        self.pools = [
-            DevicePool(cuda, gpu, initial_bytes=maximum // 4, maximum_bytes=maximum)
+        self.pools = tuple(
+            DevicePool(cuda, gpu, initial_bytes=maximum // 4, maximum_bytes=maximum, make=make_allocator)
             for gpu in chosen_gpus(cuda, options.gpus)
-        ]
+        )
+        self._backend = backend
         self._turn = itertools.cycle(self.pools)
         self._streams: dict[int, list[int]] = {pool.gpu.ordinal: [] for pool in self.pools}
         self._lock = threading.Lock()
 
-    @property
-    def allocate(self) -> Allocate:
-        """Where blocks come from."""
-        return self._pinned.allocate
-
-    def block_bytes(self, batch_bytes: int) -> int:
-        """Return the size of pinned blocks."""
-        return max(self._block_bytes, batch_bytes)
-
-    def piece_bytes(self, batch_bytes: int) -> int:
-        """Return the batch's size: a block holds many batches."""
-        return batch_bytes
-
-    def decoder(self, planned: Plan, *, copy: bool, batch_bytes: int) -> RowDecoder:
-        """Make a decoder for the replies of one session, on the GPU whose turn it is."""
+    def next(self) -> DevicePool:
+        """Return the memory of the GPU whose turn it is: streams are dealt over all."""
         with self._lock:
-            pool = next(self._turn)
-        return GpuDecoder(self, pool, planned, copy=copy, batch_bytes=self.block_bytes(batch_bytes))
+            return next(self._turn)
 
-    def twin(self, planned: Plan, pool: DevicePool, stream: int, *, copy: bool, batch_bytes: int) -> RowDecoder:
+    def twin(
+        self,
+        planned: Plan,
+        pool: DevicePool,
+        stream: int,
+        *,
+        copy: bool,
+        batch_bytes: int,
+        batch_allocate: DeviceAllocate | None = None,
+    ) -> Any:
         """Make the kernels' own decoder, working on a stream."""
 
         def device_memory(size_bytes: int) -> DeviceRegion:
@@ -118,17 +128,13 @@ class GpuDecoding:
 
         return self._backend.decoder(
             planned,
-            self._pinned.allocate,
+            self.pinned.allocate,
             kind=wire.COPY_DATA if copy else wire.DATA_ROW,
             batch_bytes=batch_bytes,
             device_allocate=device_memory,
+            batch_allocate=batch_allocate,
             stream=stream,
         )
-
-    @property
-    def cuda(self) -> Cuda:
-        """The CUDA runtime."""
-        return self._cuda
 
     def take_stream(self, ordinal: int) -> int:
         """Lend a stream of a device: streams outlive the memory that was used on them, so they are kept."""
@@ -136,7 +142,7 @@ class GpuDecoding:
             free = self._streams[ordinal]
             if free:
                 return free.pop()
-        return self._cuda.stream(ordinal)
+        return self.cuda.stream(ordinal)
 
     def give_back_stream(self, ordinal: int, stream: int) -> None:
         """Take a stream back."""
@@ -144,25 +150,92 @@ class GpuDecoding:
             self._streams[ordinal].append(stream)
 
 
+class GpuDecoding:
+    """Decodes on GPUs, for clients that take host batches.
+
+    Parameters
+    ----------
+    gpus : Gpus
+    """
+
+    patience_s = GPU_PATIENCE_S
+
+    def __init__(self, gpus: Gpus) -> None:
+        self._gpus = gpus
+
+    @property
+    def allocate(self) -> Allocate:
+        """Where blocks come from."""
+        return self._gpus.pinned.allocate
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a FlightInfo says of it."""
+        return {"decode": "gpu"}
+
+    def block_bytes(self, batch_bytes: int) -> int:
+        """Return the size of pinned blocks."""
+        return max(self._gpus.block_bytes, batch_bytes)
+
+    def piece_bytes(self, batch_bytes: int) -> int:
+        """Return the batch's size: a block holds many batches."""
+        return batch_bytes
+
+    def decoder(
+        self,
+        planned: Plan,
+        *,
+        copy: bool,
+        batch_bytes: int,
+        consumer: Consumer,  # noqa: ARG002 (batches go where everything goes)
+    ) -> RowDecoder:
+        """Make a decoder for the replies of one session, on the GPU whose turn it is."""
+        pool = self._gpus.next()
+        return FetchingDecoder(self._gpus, pool, planned, copy=copy, batch_bytes=self.block_bytes(batch_bytes))
+
+
 class GpuDecoder:
-    """Decodes the replies of one session on one GPU, on a stream of its own."""
+    """Decodes the replies of one session on one GPU, on a stream of its own.
+
+    Parameters
+    ----------
+    gpus : Gpus
+    pool : DevicePool
+        Of the GPU.
+    planned : Plan
+    copy : bool
+    batch_bytes : int
+    batch_allocate : DeviceAllocate, optional
+        Where batches are made that stay on the device.
+    """
 
     def __init__(
-        self, decoding: GpuDecoding, pool: DevicePool, planned: Plan, *, copy: bool, batch_bytes: int
+        self,
+        gpus: Gpus,
+        pool: DevicePool,
+        planned: Plan,
+        *,
+        copy: bool,
+        batch_bytes: int,
+        batch_allocate: DeviceAllocate | None = None,
     ) -> None:
-        self._decoding = decoding
+        self._gpus = gpus
         self._ordinal = pool.gpu.ordinal
-        self._stream = decoding.take_stream(self._ordinal)
-        with decoding.cuda.on(self._ordinal):
-            self._twin = decoding.twin(planned, pool, self._stream, copy=copy, batch_bytes=batch_bytes)
+        self._stream = gpus.take_stream(self._ordinal)
+        with gpus.cuda.on(self._ordinal):
+            self._twin = gpus.twin(
+                planned, pool, self._stream, copy=copy, batch_bytes=batch_bytes, batch_allocate=batch_allocate
+            )
 
     def __del__(self) -> None:
-        self._decoding.give_back_stream(self._ordinal, self._stream)
+        if hasattr(self, "_stream"):  # else there was none to be had
+            self._gpus.give_back_stream(self._ordinal, self._stream)
 
     @property
     def rows(self) -> int:
         """Rows decoded so far."""
-        return self._twin.rows
+        rows: int = self._twin.rows
+        return rows
 
     def expect_header(self) -> None:
         """Begin a reply."""
@@ -170,12 +243,17 @@ class GpuDecoder:
 
     def scan(self, block: Uint8s, begin: int, end: int, base: int = 0) -> Scan:
         """Copy the block to the GPU and find its rows there."""
-        with self._decoding.cuda.on(self._ordinal):
-            return self._twin.scan(block, begin, end, base)
+        with self._gpus.cuda.on(self._ordinal):
+            found: Scan = self._twin.scan(block, begin, end, base)
+            return found
+
+
+class FetchingDecoder(GpuDecoder):
+    """Brings the batches back to the host."""
 
     def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
         """Decode the rows of the last scan, and bring them back."""
-        with self._decoding.cuda.on(self._ordinal):
+        with self._gpus.cuda.on(self._ordinal):
             return self._twin.decode(block, found, base)
 
 

@@ -20,7 +20,6 @@ MANY_STREAMS_BATCH_BYTES = 2 * MIB
 MAX_TIMEOUT_S = 7 * 86_400
 
 NOT_YET = {
-    ("output", "cuda-ipc"): "this server has no GPU support",
     ("profile", "cudf"): "this server has no GPU support",
     ("transport", "gds"): "this server has no spool",
     ("transport", "file"): "this server has no spool",
@@ -31,7 +30,7 @@ NOT_YET = {
 """Values of the documented grammar that this version refuses, with the reason."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "output": ("host",),
+    "output": ("host", "cuda-ipc"),
     "profile": ("arrow", "plain"),
     "numeric": ("decimal", "string", "float64"),
     "infinity": ("error", "null"),
@@ -48,8 +47,8 @@ class ReadOptions:
 
     Parameters
     ----------
-    output : {"host"}
-        Where batches are delivered.
+    output : {"host", "cuda-ipc"}
+        Where batches are delivered: in messages, or in GPU memory to a client on the server's host.
     profile : {"arrow", "plain"}
         With or without Arrow extension types.
     numeric : {"decimal", "string", "float64"}
@@ -80,7 +79,7 @@ class ReadOptions:
         kept there; 0 for always reading anew.
     """
 
-    output: Literal["host"] = "host"
+    output: Literal["host", "cuda-ipc"] = "host"
     profile: Profile = "arrow"
     numeric: NumericPolicy = "decimal"
     infinity: InfinityPolicy = "error"

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pyarrow as pa
 import structlog
 
-from flight_server.decoding import Decoding
+from flight_server.decoding import Consumer, Decoding
 from flight_server.merge import Exchange
 from flight_server.options import ReadOptions
 from flight_server.planning import Prepared
@@ -49,6 +49,8 @@ class ParallelRead:
     prepared : Prepared
     wrap : callable, optional
         Put around each session's reader.
+    lease : str
+        By which lease connection the client takes device batches.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class ParallelRead:
         session_options: SessionOptions,
         prepared: Prepared,
         wrap: Wrap | None = None,
+        *,
+        lease: str = "",
     ) -> None:
         division = prepared.division
         self._pool = sessions.pool
@@ -68,6 +72,7 @@ class ParallelRead:
         self._exchange = Exchange(division.parts, division.streams, ordered=read_options.ordered)
         self._batch_bytes = read_options.batch_target(division.streams)
         self._wrap = wrap
+        self._consumer = Consumer(self._exchange.require_running, lease)
         self._totals = threading.Lock()
         self._sessions: list[Session] = []
         self.wanted = division.streams
@@ -149,9 +154,11 @@ class ParallelRead:
             self._exchange.fail(failure)
 
     def _read_parts(self, session: Session, in_flight: deque[Part]) -> None:
-        decoder = self._decoding.decoder(self._plan, copy=False, batch_bytes=self._batch_bytes)
+        decoder = self._decoding.decoder(
+            self._plan, copy=False, batch_bytes=self._batch_bytes, consumer=self._consumer
+        )
         pieces = self._decoding.piece_bytes(self._batch_bytes)
-        reply = session.open_reply(self._decoding.allocate, self._exchange.require_running, self._wrap)
+        reply = session.open_reply(self._decoding.allocate, self._consumer.check, self._wrap)
 
         def ask(*, wait: bool) -> bool:
             part = self._exchange.take(wait=wait)

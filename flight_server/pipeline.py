@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ class Pipeline:
     def __init__(self, sessions: Sessions, decodings: Decodings, spool: Spool | None = None) -> None:
         limits = sessions.limits
         self._sessions = sessions
+        self._decodings = decodings
         self._watchdog = Watchdog(limits.stall_timeout_s)
         self.keeper = SnapshotKeeper(limits.snapshots, sessions.open_holder)
         self.spooled = SpooledReads(spool, decodings, limits.max_row_bytes)
@@ -55,9 +57,10 @@ class Pipeline:
         hold : bool
             Hold a snapshot for as many endpoints as are wanted, if the read can be cut.
         """
+        chosen = self._decodings.choose(request.options).facts
         kept = self.spooled.preview(request, identity)
         if kept is not None:
-            return kept
+            return replace(kept, facts=kept.facts | chosen)
         endpoints = request.options.endpoints if hold else 1
         with ExitStack() as stack:
             session = stack.enter_context(self._sessions.open(request, idle=endpoints > 1))
@@ -70,7 +73,7 @@ class Pipeline:
         if held is not None:
             facts = {"streams": max(1, request.options.streams), "parts": len(shares)}
             facts |= {"endpoints": len(shares), "snapshot": held.snapshot.name}
-        return Preview(prepared.plan.schema, rows, size, facts | {"why": division.why}, held, shares)
+        return Preview(prepared.plan.schema, rows, size, facts | {"why": division.why} | chosen, held, shares)
 
     def tables(self, pattern: str) -> list[tuple[Table, pa.Schema]]:
         """Return the relations whose ``schema.name`` is LIKE `pattern`, with their schemas."""
@@ -84,6 +87,7 @@ class Pipeline:
         expected_digest: str | None = None,
         share: Share | None = None,
         identity: str = "",
+        lease: str = "",
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Start a read.
 
@@ -98,6 +102,8 @@ class Pipeline:
             Read only these ranges, under this snapshot.
         identity : str
             Who asks: what is kept of a read is its own.
+        lease : str
+            By which lease connection the client takes device batches.
 
         Returns
         -------
@@ -109,7 +115,7 @@ class Pipeline:
         PgflightError
             Before the first batch; later ones are raised by the iterator.
         """
-        steps = self._steps(request, check, expected_digest, share, identity)
+        steps = self._steps(request, check, expected_digest, share, identity, lease)
         # The first step opens the session and knows the schema: a generator that has been started is sure to
         # run its clean-up, also when no batch is ever asked for.
         schema = next(steps)
@@ -127,6 +133,7 @@ class Pipeline:
         digest: str | None,
         share: Share | None,
         identity: str,
+        lease: str,
     ) -> Iterator[Any]:
         """Yield the schema, then the batches; log one line when it is over."""
         tally = Tally(statement.select(request), self._sessions.timeout_s(request))
@@ -135,7 +142,7 @@ class Pipeline:
             check()
             tally.require_time()
 
-        read = Read(request, still_wanted, tally, identity, digest)
+        read = Read(request, still_wanted, tally, identity, digest, lease)
         try:
             with self._watchdog.watch() as watch:
                 tally.watch = watch

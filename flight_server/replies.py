@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
-
-import pyarrow as pa
+from typing import Any, Protocol
 
 from kernels import layout
 from kernels.decoder import Scan
@@ -27,8 +25,8 @@ class RowDecoder(Protocol):
     def scan(self, block: Uint8s, begin: int, end: int, base: int = 0) -> Scan:
         """Find rows in ``block[begin:end]``."""
 
-    def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
-        """Decode the rows of the last scan."""
+    def decode(self, block: Uint8s, found: Scan, base: int = 0) -> Any:
+        """Decode the rows of the last scan: a record batch, or what stands for one (it has `num_rows`)."""
 
 
 def decode_replies(
@@ -38,7 +36,7 @@ def decode_replies(
     copy: bool,
     piece_bytes: int | None = None,
     on_complete: Callable[[], None] = lambda: None,
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[Any]:
     """Turn replies into batches, block by block, and prove each to be whole.
 
     A reply is whole when its chain of messages led to ReadyForQuery, CommandComplete was among them with the
@@ -78,7 +76,7 @@ def decode_replies(
                 break
 
 
-def slices(batch: pa.RecordBatch, piece_bytes: int | None) -> Iterator[pa.RecordBatch]:
+def slices(batch: Any, piece_bytes: int | None) -> Iterator[Any]:
     """Cut a batch into pieces of about the size wanted, without copying."""
     pieces = batch.nbytes // piece_bytes if piece_bytes else 1
     if pieces < 2:

@@ -14,6 +14,7 @@ from pyarrow import flight
 
 from flight_server import actions
 from flight_server.auth import MIDDLEWARE, Caller, CallerFactory, OpenHandshake
+from flight_server.lending import LentBatch
 from flight_server.pipeline import Pipeline
 from flight_server.planning import Preview, schema_digest
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_command, parse_path
@@ -141,7 +142,7 @@ class FlightServer(flight.FlightServerBase):
             request = parse_command(ticket.ticket, caller.options)
         # The schema is known, and the stream counted, once the first step is done: the generator is then
         # started, so its clean-up runs whatever becomes of the call.
-        steps = self._counted(request, self._check(context), digest, share, caller.identity)
+        steps = self._counted(request, self._check(context), digest, share, caller)
         schema = next(steps)
         return flight.GeneratorStream(schema, typed_batches(steps))
 
@@ -230,12 +231,13 @@ class FlightServer(flight.FlightServerBase):
         check: Callable[[], None],
         digest: str | None,
         share: Share | None,
-        identity: str,
+        caller: Caller,
     ) -> Iterator[Any]:
         with self._stream():
-            schema, batches = self._pipeline.read(request, check, digest, share, identity)
+            schema, batches = self._pipeline.read(request, check, digest, share, caller.identity, caller.lease)
             yield schema
-            yield from batches
+            for batch in batches:
+                yield batch.on_wire() if isinstance(batch, LentBatch) else batch
 
     def _counted_sql(self, call: Call, ticket: bytes) -> Iterator[Any]:
         with self._stream():

@@ -16,15 +16,16 @@ import structlog
 from flight_server import startup
 from flight_server.config import Settings
 from flight_server.decoding import Decodings, HostDecoding
-from flight_server.gpu import GpuDecoding, GpuOptions
+from flight_server.gpu import GpuOptions
+from flight_server.gpu_start import LateGpuSide, bring_up
+from flight_server.lending import GpuSide, LendingOptions
 from flight_server.pipeline import Pipeline
 from flight_server.server import FlightServer
 from flight_server.sessions import Limits, Sessions
 from flight_server.snapshots import SnapshotLimits
 from flight_server.tickets import TicketSigner
-from kernels.backend import CudaBackend, is_compiled, select_backend, warm_up
+from kernels.backend import CudaBackend, HostBackend, gpus_present, is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
-from transport.device.cuda import cuda
 from transport.memory import RegionPool
 from transport.pool import ConnectionPool, PoolOptions
 from transport.spool import Spool, SpoolOptions
@@ -57,15 +58,11 @@ class Service:
         startup.require_safe(facts, allow_superuser=settings.allow_superuser)
         if not is_compiled():
             log.info("compiling", note="kernels are compiled once per version and kept on disk; about 10 s")
-        seconds = warm_up(self._backend)
-        log.info(
-            "kernels ready",
-            backend=self._backend.name,
-            reason=self._backend.reason,
-            seconds=round(seconds, 3),
-        )
+        host = select_backend("cpu")
+        log.info("kernels ready", backend=host.name, reason=self._backend.reason, seconds=round(warm_up(host), 3))
         self._pool = ConnectionPool(dsn, _pool_options(settings))
-        decodings = self._decodings(settings)
+        self._gpu = _gpu_side(settings, self._backend)
+        decodings = _decodings(settings, self._gpu)
         sessions = Sessions(self._pool, _limits(settings), decodings)
         self._pipeline = Pipeline(sessions, decodings, _spool(settings))
         self._facts = facts
@@ -81,15 +78,10 @@ class Service:
             )
         except (OSError, pa.ArrowException) as failure:  # a bad address, a taken port, a bad certificate
             self._pool.close()
+            if self._gpu:
+                self._gpu.close()
             raise ConfigError(f"cannot listen on {settings.listen}: {failure}") from failure
         self.uri = _uri(settings.listen, self._server.port)
-
-    def _decodings(self, settings: Settings) -> Decodings:
-        host = HostDecoding(select_backend("cpu"), RegionPool(settings.memory_mib * MIB))
-        if not isinstance(self._backend, CudaBackend):
-            return Decodings(host)
-        options = GpuOptions(settings.gpus, settings.block_mib, settings.pinned_blocks, settings.gpu_memory_mib)
-        return Decodings(host, GpuDecoding(self._backend, cuda(), options), prefer_gpu=True)
 
     def info(self) -> dict[str, Any]:
         """Return what the ``info`` action answers."""
@@ -100,6 +92,7 @@ class Service:
                 "held": self._pipeline.keeper.count,
                 "oldest_s": round(self._pipeline.keeper.oldest_s, 3),
             },
+            "gpu": self._gpu.info() if self._gpu else {"problem": _no_gpu(self._settings)},
         }
 
     def run(self) -> None:
@@ -144,7 +137,35 @@ class Service:
             # Threads are stuck in gRPC behind clients that do not read: the process's end closes all sockets.
             os._exit(0)
         self._pipeline.close()
+        if self._gpu:
+            self._gpu.close()
         self._pool.close()
+
+
+def _gpu_side(settings: Settings, backend: HostBackend | CudaBackend) -> GpuSide | LateGpuSide | None:
+    """Bring up the GPUs that are asked for, or that are there and not ruled out."""
+    options = GpuOptions(settings.gpus, settings.block_mib, settings.pinned_blocks, settings.gpu_memory_mib)
+    lending = LendingOptions(
+        memory_mib=settings.lease_memory_mib,
+        slab_mib=settings.lease_slab_mib,
+        client_mib=settings.lease_client_mib,
+        lease_s=settings.lease_s,
+        socket=settings.lease_socket,
+    )
+    if isinstance(backend, CudaBackend):
+        return bring_up(backend, options, lending)
+    return LateGpuSide(options, lending) if settings.decode == "auto" and gpus_present() else None
+
+
+def _decodings(settings: Settings, gpu: GpuSide | LateGpuSide | None) -> Decodings:
+    host = HostDecoding(select_backend("cpu"), RegionPool(settings.memory_mib * MIB))
+    return Decodings(host, gpu, prefer_gpu=settings.decode == "gpu", why=_no_gpu(settings))
+
+
+def _no_gpu(settings: Settings) -> str:
+    if settings.decode == "cpu":
+        return "this server decodes on the CPU (its setting decode is cpu)"
+    return "this server decodes on the CPU: its host has no GPU"
 
 
 def _pool_options(settings: Settings) -> PoolOptions:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import pyarrow as pa
 
-from flight_server.decoding import Decodings
+from flight_server.decoding import Consumer, Decodings
 from flight_server.planning import Preview, require_schema
 from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
@@ -64,7 +64,7 @@ class SpooledReads:
             return Preview(schema, entry.rows, entry.size_bytes, facts)
 
     def steps(
-        self, entry: Entry, request: ReadRequest, check: Callable[[], None], digest: str | None, tally: Tally
+        self, entry: Entry, request: ReadRequest, consumer: Consumer, digest: str | None, tally: Tally
     ) -> Iterator[pa.Schema | pa.RecordBatch]:
         """Yield the schema, then the batches, of what is kept."""
         planned = plan(entry.columns, request.options.types)
@@ -74,14 +74,14 @@ class SpooledReads:
         decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
         block_bytes = decoding.block_bytes(batch_bytes)
         for reader, replies in entry.streams():
-            decoder = decoding.decoder(planned, copy=entry.copy, batch_bytes=batch_bytes)
+            decoder = decoding.decoder(planned, copy=entry.copy, batch_bytes=batch_bytes, consumer=consumer)
             reply = Reply(
                 reader,
                 decoding.allocate,
                 block_bytes=block_bytes,
                 max_row_bytes=max(self._max_row_bytes, block_bytes),
                 patience_s=decoding.patience_s,
-                check=check,
+                check=consumer.check,
             )
             for _ in range(replies):
                 reply.send(Request("", copy=entry.copy))

@@ -82,16 +82,17 @@ class CudaBackend:
         kind: int,
         batch_bytes: int,
         device_allocate: DeviceAllocate | None = None,
+        batch_allocate: DeviceAllocate | None = None,
         stream: int = 0,
     ) -> StagedDecoder:
-        """Make a decoder of host blocks, which copies them to the device and the batches back.
+        """Make a decoder of host blocks, which copies them to the device and, where that is wanted, batches back.
 
         Device memory is CuPy's where no other is given; it must be ready in the order of `stream`.
         """
         twin = self.twin
         decoder: StagedDecoder = twin.StagedDecoder(
             planned, allocate, device_allocate or twin.allocate,
-            kind=kind, batch_bytes=batch_bytes, walk=host.scan, stream=stream,
+            kind=kind, batch_bytes=batch_bytes, walk=host.scan, stream=stream, batch_allocate=batch_allocate,
         )  # fmt: skip
         return decoder
 

@@ -15,6 +15,7 @@ from pyarrow import flight
 
 from pgflight import request
 from pgflight.connection import Connections, Settings, full_uri
+from pgflight.device import LeaseConnections
 from pgflight.memory import keep_freed_memory
 from pgflight.partitions import Plan
 from pgflight.reader import Calls, Reader, known
@@ -76,6 +77,7 @@ class Client:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._leases = LeaseConnections()
         self._open_calls: weakref.WeakSet[Calls] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -174,11 +176,15 @@ class Client:
         return facts
 
     def close(self) -> None:
-        """Cancel every result that is being read, and close the connections."""
+        """Cancel every result that is being read, and close the connections.
+
+        Batches in GPU memory stay until they are dropped.
+        """
         with self._lock:
             open_calls = list(self._open_calls)
         for calls in open_calls:
             calls.cancel()
+        self._leases.close()
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -204,7 +210,7 @@ class Client:
         calls = Calls(info, self._connections.open)
         with self._lock:
             self._open_calls.add(calls)
-        return Reader(calls)
+        return Reader(calls, self._leases)
 
 
 def _table_info(info: flight.FlightInfo) -> TableInfo:

@@ -42,13 +42,13 @@ class Settings:
     headers: Mapping[str, str] = field(repr=False)
     flight_options: Mapping[str, Any] = field(repr=False)
 
-    def call_options(self) -> flight.FlightCallOptions:
-        """Options for one call; its deadline counts from the call's start."""
-        pairs = dict(self.headers)
+    def call_options(self, headers: Mapping[str, str] | None = None) -> flight.FlightCallOptions:
+        """Options for one call, with headers of its own; its deadline counts from the call's start."""
+        pairs = {**self.headers, **(headers or {})}
         if self.token is not None:
             pairs["authorization"] = f"Bearer {self.token}"
-        headers = [(name.lower().encode("ascii"), _header_value(name, text)) for name, text in pairs.items()]
-        return flight.FlightCallOptions(timeout=self.timeout_s, headers=headers, read_options=_READ_OPTIONS)
+        encoded = [(name.lower().encode("ascii"), _header_value(name, text)) for name, text in pairs.items()]
+        return flight.FlightCallOptions(timeout=self.timeout_s, headers=encoded, read_options=_READ_OPTIONS)
 
     def dial(self, uri: str) -> flight.FlightClient:
         """Make a client for `uri`. gRPC connects at the first call."""
@@ -67,19 +67,25 @@ class Connections:
         self._others: dict[str, flight.FlightClient] = {}
         self._lock = threading.Lock()
 
-    def open(self, endpoint: flight.FlightEndpoint) -> flight.FlightStreamReader:
+    def open(
+        self, endpoint: flight.FlightEndpoint, headers: Mapping[str, str] | None = None
+    ) -> flight.FlightStreamReader:
         """Start an endpoint's stream at the first of its locations that answers.
+
+        With headers that say where device batches go, at the server that was asked: it lends them.
 
         Raises
         ------
         pyarrow.flight.FlightError
             The server's error, or that of the last location tried.
         """
+        if headers:
+            return self.do_get("", endpoint.ticket, headers)
         *others, last = [location.uri.decode() for location in endpoint.locations] or [""]
         for uri in others:
             with contextlib.suppress(flight.FlightUnavailableError):
-                return self.do_get(uri, endpoint.ticket)
-        return self.do_get(last, endpoint.ticket)
+                return self.do_get(uri, endpoint.ticket, headers)
+        return self.do_get(last, endpoint.ticket, headers)
 
     def close(self) -> None:
         """Close all connections."""
@@ -89,9 +95,11 @@ class Connections:
         for client in clients:
             client.close()
 
-    def do_get(self, uri: str, ticket: flight.Ticket) -> flight.FlightStreamReader:
+    def do_get(
+        self, uri: str, ticket: flight.Ticket, headers: Mapping[str, str] | None = None
+    ) -> flight.FlightStreamReader:
         """Start a ticket's stream at one location; empty means the server itself."""
-        return self._client(uri).do_get(ticket, self.settings.call_options())
+        return self._client(uri).do_get(ticket, self.settings.call_options(headers))
 
     def _client(self, uri: str) -> flight.FlightClient:
         if uri in ("", self.settings.uri) or uri.startswith(_REUSE_CONNECTION):

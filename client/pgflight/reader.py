@@ -1,7 +1,8 @@
 """A query's result as a lazy stream of record batches, and the forms it can be collected into."""
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -10,12 +11,13 @@ import pyarrow as pa
 from pyarrow import flight
 
 from pgflight import convert
+from pgflight.device import DeviceBatch, DeviceStream, LeaseConnections
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-OpenEndpoint = Callable[[flight.FlightEndpoint], flight.FlightStreamReader]
+OpenEndpoint = Callable[[flight.FlightEndpoint, Mapping[str, str] | None], flight.FlightStreamReader]
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,28 @@ class Calls:
         self._current: flight.FlightStreamReader | None = None
         self._cancelled = False
 
-    def chunks(self) -> Iterator[flight.FlightStreamChunk]:
-        """Read every endpoint's stream in order. Closing this generator cancels the running call."""
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the server says of how it reads; {} if it does not."""
+        said = self.info.app_metadata
+        return json.loads(said) if said else {}
+
+    def chunks(self, headers: Mapping[str, str] | None = None) -> Iterator[flight.FlightStreamChunk]:
+        """Read every endpoint's stream in order, asked for with headers of its own.
+
+        Closing this generator cancels the running call.
+        """
         try:
             for number, endpoint in enumerate(self.info.endpoints):
-                stream = self._start(endpoint)
+                stream = self._start(endpoint, headers)
                 if not stream.schema.equals(self.info.schema):
                     raise pa.ArrowInvalid(
                         f"the schema changed between planning and reading (endpoint {number}): "
                         f"planned {self.info.schema}, got {stream.schema}"
                     )
                 for chunk in stream:
-                    self._count(chunk)
+                    if chunk.data is not None and chunk.app_metadata is None:
+                        self.count(chunk.data.num_rows, chunk.data.nbytes)
                     yield chunk
                 self._forget()
         finally:
@@ -68,9 +80,18 @@ class Calls:
         """Return the rows and bytes read so far."""
         return Progress(self.rows, self.bytes, known(self.info.total_records), known(self.info.total_bytes))
 
-    def _start(self, endpoint: flight.FlightEndpoint) -> flight.FlightStreamReader:
+    def count(self, rows: int, size_bytes: int) -> None:
+        """Take note of a batch that has arrived."""
+        self.rows += rows
+        self.bytes += size_bytes
+        if self.on_progress is not None:
+            self.on_progress(self.progress())
+
+    def _start(
+        self, endpoint: flight.FlightEndpoint, headers: Mapping[str, str] | None
+    ) -> flight.FlightStreamReader:
         self._check()
-        stream = self._open(endpoint)
+        stream = self._open(endpoint, headers)
         with self._lock:
             self._current = stream
         if self._cancelled:  # while the call was being opened, when there was no stream to cancel yet
@@ -81,13 +102,6 @@ class Calls:
     def _check(self) -> None:
         if self._cancelled:
             raise flight.FlightCancelledError("the reader was cancelled or closed")
-
-    def _count(self, chunk: flight.FlightStreamChunk) -> None:
-        if chunk.data is not None:
-            self.rows += chunk.data.num_rows
-            self.bytes += chunk.data.nbytes
-        if self.on_progress is not None:
-            self.on_progress(self.progress())
 
     def _forget(self) -> None:
         with self._lock:
@@ -110,8 +124,10 @@ class Reader:
     Also an Arrow C stream (``__arrow_c_stream__``): DuckDB, pandas, pyarrow and others take it directly.
     """
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, leases: LeaseConnections) -> None:
         self._calls = calls
+        self._leases = leases
+        self._offer: Mapping[str, Any] | None = calls.facts.get("leases")
         self._used = False
 
     @property
@@ -140,15 +156,41 @@ class Reader:
         return self
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Iterate over the record batches; a batch is at hand as soon as the server has sent it."""
-        return _batches(self.chunks())
+        """Iterate over the record batches; a batch is at hand as soon as the server has sent it.
 
-    def chunks(self) -> Iterator[flight.FlightStreamChunk]:
-        """Iterate over batches (``data``) with their ``app_metadata``, the descriptors of device batches."""
+        Of a result in GPU memory they are copies on the host.
+        """
+        return _batches(self.chunks()) if self._offer is None else self._copies()
+
+    def chunks(self, headers: Mapping[str, str] | None = None) -> Iterator[flight.FlightStreamChunk]:
+        """Iterate over batches (``data``) with their ``app_metadata``, the descriptors of device batches.
+
+        Parameters
+        ----------
+        headers
+            For the calls that read: whoever takes device batches says so there.
+        """
         if self._used:
             raise RuntimeError("this reader has been read already: run the query again to read it again")
         self._used = True
-        return self._calls.chunks()
+        return self._calls.chunks(headers)
+
+    def device_batches(self) -> Iterator[DeviceBatch]:
+        """Iterate over batches in GPU memory, of a query planned with ``output="cuda-ipc"``.
+
+        The server makes no further batches while too much is held: drop each, or leave its ``with`` block.
+
+        Raises
+        ------
+        ValueError
+            The query was planned for host batches.
+        pgflight.device.DeviceError
+            Of the class that says why this process cannot read the server's GPU memory.
+        """
+        if self._offer is None:
+            raise ValueError('device batches need a query that was planned with output="cuda-ipc"')
+        stream = DeviceStream(self._leases.open(self._offer))
+        return self._counted(stream.batches(self.chunks(stream.headers), self.schema))
 
     def to_arrow(self) -> pa.Table:
         """Read everything into a table."""
@@ -187,6 +229,16 @@ class Reader:
         """Cancel what has not been read. Harmless after the end, and a second time."""
         self._used = True
         self._calls.cancel()
+
+    def _counted(self, batches: Iterator[DeviceBatch]) -> Iterator[DeviceBatch]:
+        for batch in batches:
+            self._calls.count(batch.num_rows, batch.nbytes)
+            yield batch
+
+    def _copies(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.device_batches():
+            with batch:
+                yield batch.to_arrow()
 
     def __enter__(self) -> Self:
         return self

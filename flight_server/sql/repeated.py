@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from flight_server import statement
+from flight_server.decoding import Consumer
 from flight_server.execution import Execution, Read
 from flight_server.planning import Prepared
 from flight_server.replies import decode_replies
@@ -68,7 +69,9 @@ class RepeatingExecution(Execution):
     ) -> Iterator[pa.RecordBatch]:
         text = statement.with_casts(statement.select(request), prepared.plan.casts)
         decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
-        decoder = decoding.decoder(prepared.plan, copy=False, batch_bytes=batch_bytes)
+        decoder = decoding.decoder(
+            prepared.plan, copy=False, batch_bytes=batch_bytes, consumer=Consumer(read.check, read.lease)
+        )
         reply = session.open_reply(decoding.allocate, read.check)
         read.tally.watch.hang_up = session.hang_up
         runs = _Runs(reply, [Request(text, copy=False, parameters=row) for row in request.rows])

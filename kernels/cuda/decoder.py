@@ -18,7 +18,7 @@ from kernels.cuda.scan import scan, segments_of
 from kernels.cuda.table import SEGMENT_WIDTH, state_words
 from kernels.decoder import ARENA_SLACK_BYTES, HEAD_BYTES, Scan, error_of, header_size
 from kernels.errors import DecodeError
-from kernels.plan import Plan
+from kernels.plan import Plan, values_size
 from kernels.typing import Allocate, DeviceAllocate, DeviceArray, DeviceRegion, Int64s, Uint8s
 
 Walk = Callable[..., tuple[int, int, int]]
@@ -51,6 +51,22 @@ class DeviceBatch:
     region: DeviceRegion
     rows: int
     used_bytes: int
+
+    def buffers(self) -> list[tuple[int, list[tuple[int, int] | None]]]:
+        """Return per column the exact null count and where its buffers are in the region.
+
+        Buffers are (offset, length) in bytes, in Arrow's order: validity (None where there is no NULL), then
+        values, or offsets and data.
+        """
+        columns = []
+        for place, result in zip(self.table.tolist(), self.results.tolist(), strict=True):
+            nulls = result[layout.NULLS]
+            validity = (place[layout.VALIDITY_AT], (self.rows + 7) // 8) if nulls else None
+            buffers = [validity, (place[layout.VALUES_AT], values_size(place, self.rows))]
+            if place[layout.SHAPE] == layout.VARLEN:
+                buffers.append((result[layout.DATA_AT], result[layout.DATA_BYTES]))
+            columns.append((nulls, buffers))
+        return columns
 
     def to_host(self, allocate: Allocate, *, stream: int) -> pa.RecordBatch:
         """Copy the batch to a host region; synchronises with the stream.
@@ -87,6 +103,8 @@ class CudaDecoder:
     walk : callable, optional
         The host twin's scan, for blocks on which the parallel proof is slow: values full of what looks like rows.
     geometry : Geometry, optional
+    batch_allocate : DeviceAllocate, optional
+        Where the batches' memory comes from, if not from where scratch does.
     """
 
     def __init__(
@@ -98,6 +116,7 @@ class CudaDecoder:
         batch_bytes: int,
         walk: Walk | None = None,
         geometry: Geometry | None = None,
+        batch_allocate: DeviceAllocate | None = None,
     ) -> None:
         columns = len(plan.names)
         self._smallest_row = wire.MESSAGE_HEAD_BYTES + 2 + 4 * columns
@@ -107,6 +126,7 @@ class CudaDecoder:
         """Scans that the host walk had to finish."""
         self._plan = plan
         self._allocate = allocate
+        self._batch_allocate = batch_allocate or allocate
         self._kind = kind
         self._walk = walk
         self._geometry = geometry or Geometry()
@@ -179,7 +199,7 @@ class CudaDecoder:
         table, data_at = plan.arrange(rows)
         padding = layout.BUFFER_ALIGN_BYTES * plan.varlen_columns + ARENA_SLACK_BYTES
         size = -(-(data_at + found.position - self._begin + padding) // 64) * 64
-        region = self._allocate(size)
+        region = self._batch_allocate(size)
         results = np.zeros((len(plan.names), layout.RESULT_WIDTH), np.int64)
         longs = region.array[:size].view(np.int64)
         sources = self._rows_of("sources", max(1, plan.varlen_columns), rows)

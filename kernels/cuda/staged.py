@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from kernels import layout
-from kernels.cuda.decoder import CudaDecoder, Walk
+from kernels.cuda.decoder import CudaDecoder, DeviceBatch, Walk
 from kernels.cuda.geometry import Geometry
 from kernels.cuda.memory import upload
 from kernels.decoder import Scan
@@ -28,6 +28,8 @@ class StagedDecoder:
     kind, batch_bytes, walk, geometry
         As for `CudaDecoder`.
     stream : int
+    batch_allocate
+        As for `CudaDecoder`; for batches that stay on the device.
     """
 
     def __init__(
@@ -41,9 +43,16 @@ class StagedDecoder:
         walk: Walk | None = None,
         geometry: Geometry | None = None,
         stream: int = 0,
+        batch_allocate: DeviceAllocate | None = None,
     ) -> None:
         self._decoder = CudaDecoder(
-            plan, device_allocate, kind=kind, batch_bytes=batch_bytes, walk=walk, geometry=geometry
+            plan,
+            device_allocate,
+            kind=kind,
+            batch_bytes=batch_bytes,
+            walk=walk,
+            geometry=geometry,
+            batch_allocate=batch_allocate,
         )
         self._allocate = allocate
         self._device_allocate = device_allocate
@@ -70,8 +79,11 @@ class StagedDecoder:
         return self._decoder.scan(array, begin, end, base, stream=self._stream, copy=block)
 
     def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:  # noqa: ARG002 - it is there
-        """Decode the rows of the last scan."""
+        """Decode the rows of the last scan, and bring them back."""
+        return self.decode_there(found, base).to_host(self._allocate, stream=self._stream)
+
+    def decode_there(self, found: Scan, base: int = 0) -> DeviceBatch:
+        """Decode the rows of the last scan; they stay on the device."""
         if self._block is None:
             raise ValueError("nothing was scanned")
-        batch = self._decoder.decode(self._block.array, found, base, stream=self._stream)
-        return batch.to_host(self._allocate, stream=self._stream)
+        return self._decoder.decode(self._block.array, found, base, stream=self._stream)

@@ -27,11 +27,19 @@ class ServerProcess:
         More command-line flags.
     environment : dict, optional
         Added to the process's environment.
+    module : str
+        What is run.
     """
 
-    def __init__(self, dsn: str, *flags: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        module: str = "flight_server",
+    ) -> None:
         listen = () if "--listen" in flags else ("--listen", "grpc://127.0.0.1:0")
-        command = [sys.executable, "-m", "flight_server", "serve", "--dsn", dsn, "--log-format", "json"]
+        command = [sys.executable, "-m", module, "serve", "--dsn", dsn, "--log-format", "json"]
         self._process = subprocess.Popen(
             [*command, *listen, *flags],
             stderr=subprocess.PIPE,

@@ -14,10 +14,10 @@ from pgflight.device.errors import (
     VersionError,
 )
 from pgflight.device.lease import LeaseConnection, LeaseConnections
-from pgflight.device.stream import READER_HEADER, DeviceStream
+from pgflight.device.stream import LEASE_HEADER, DeviceStream
 
 __all__ = [
-    "READER_HEADER",
+    "LEASE_HEADER",
     "DescriptorError",
     "DeviceArray",
     "DeviceBatch",

@@ -117,11 +117,12 @@ class LeaseConnection:
 class LeaseConnections:
     """The lease connections of a client, by lease socket. Safe to share between threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_cuda: Callable[[], Cuda] = cuda) -> None:
+        self._make_cuda = make_cuda
         self._by_path: dict[str, LeaseConnection] = {}
         self._lock = threading.Lock()
 
-    def open(self, said: Mapping[str, Any], make_cuda: Callable[[], Cuda] = cuda) -> LeaseConnection:
+    def open(self, said: Mapping[str, Any]) -> LeaseConnection:
         """Return the connection to the server that makes this offer, a new one where there is none.
 
         Raises
@@ -134,7 +135,7 @@ class LeaseConnections:
         with self._lock:
             known = self._by_path.get(offer.free_data)
             if known is None or not known.is_open:
-                known = self._by_path[offer.free_data] = LeaseConnection(offer, make_cuda())
+                known = self._by_path[offer.free_data] = LeaseConnection(offer, self._make_cuda())
             return known
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from pgflight.device.descriptor import parse
 from pgflight.device.errors import DescriptorError
 from pgflight.device.lease import LeaseConnection
 
-READER_HEADER = "x-pgflight-reader"
+LEASE_HEADER = "pgflight-lease"
 """The gRPC header of a ``DoGet`` that says to whom its batches are lent."""
 
 
@@ -24,7 +24,7 @@ class DeviceStream:
     @property
     def headers(self) -> dict[str, str]:
         """What to send along with every ``DoGet`` of the read."""
-        return {READER_HEADER: f"{self._connection.client}.{self._number}"}
+        return {LEASE_HEADER: f"{self._connection.client}.{self._number}"}
 
     def batches(self, chunks: Iterable[Any], schema: pa.Schema) -> Iterator[DeviceBatch]:
         """Turn the chunks of the read into batches; when it ends, in whatever way, so does the stream.

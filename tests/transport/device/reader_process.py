@@ -58,8 +58,7 @@ class Reader:
     """What it can be told; each method is a command, its arguments the rest of the line."""
 
     def __init__(self, kind: str) -> None:
-        self.make_cuda = HostReaderCuda if kind == "host" else cuda
-        self.connections = device.LeaseConnections()
+        self.connections = device.LeaseConnections(HostReaderCuda if kind == "host" else cuda)
         self.batches: dict[int, Any] = {}
         self.kept: list[Any] = []
         self.stop = threading.Event()
@@ -67,13 +66,13 @@ class Reader:
 
     def open(self, offer: dict[str, Any], schema: str) -> object:
         self.schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))
-        self.connection = self.connections.open(offer, self.make_cuda)
+        self.connection = self.connections.open(offer)
         self.stream = device.DeviceStream(self.connection)
-        return self.stream.headers[device.READER_HEADER]
+        return self.stream.headers[device.LEASE_HEADER]
 
     def next_stream(self) -> object:
         self.stream = device.DeviceStream(self.connection)
-        return self.stream.headers[device.READER_HEADER]
+        return self.stream.headers[device.LEASE_HEADER]
 
     def take(self, descriptor: str, number: int) -> object:
         self.batches[number] = self.stream.batch(descriptor.encode(), self.schema)

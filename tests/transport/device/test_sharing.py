@@ -286,10 +286,9 @@ def test_offers_that_cannot_be_taken(here: World, change: dict[str, Any], kind: 
 def test_a_reader_in_the_servers_own_process(here: World) -> None:
     """A process cannot open its own handles: it reads where the server wrote."""
     service = here.serve()
-    connections = device.LeaseConnections()
-    options = {} if here.name == "gpu" else {"make_cuda": HostReaderCuda}
-    connection = connections.open(service.server.offer(), **options)
-    assert connections.open(service.server.offer(), **options) is connection
+    connections = device.LeaseConnections() if here.name == "gpu" else device.LeaseConnections(HostReaderCuda)
+    connection = connections.open(service.server.offer())
+    assert connections.open(service.server.offer()) is connection
     stream = device.DeviceStream(connection)
     lending = service.exports.stream(connection.client, 1, 0)
     described = service.publish(lending, numbers())

@@ -1,0 +1,127 @@
+"""Batches that are lent: the server in its process, the client here, simulated kernels, memory in mapped files."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+import pgflight
+from demo.postgres import EmbeddedPostgres
+from demo.synthetic import NULLS
+from pgflight.client import Client
+from pgflight.device import LeaseConnections, LeaseError
+from tests.helpers.server import ServerProcess
+from tests.helpers.waiting import eventually
+from tests.transport.device.reader_process import HostReaderCuda
+
+ROWS = 60
+FLAGS = (
+    "--decode", "gpu", "--block-mib", "1", "--pinned-blocks", "16",
+    "--lease-memory-mib", "8", "--lease-slab-mib", "4", "--lease-client-mib", "8",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gpu_server(postgres: EmbeddedPostgres) -> Iterator[ServerProcess]:
+    NULLS.fill(postgres.dsn(), ROWS)
+    environment = {"NUMBA_ENABLE_CUDASIM": "1"}
+    with ServerProcess(
+        postgres.dsn(), *FLAGS, environment=environment, module="tests.flight_server.simulated_gpu"
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+def gpu_client(gpu_server: ServerProcess) -> Iterator[Client]:
+    with pgflight.connect(gpu_server.uri) as connected:
+        connected._leases = LeaseConnections(HostReaderCuda)
+        yield connected
+
+
+def held(client: Client) -> tuple[int, int, int]:
+    gpu = client.info()["gpu"]
+    return gpu["lease_clients"], gpu["leases"], gpu["leased_bytes"]
+
+
+@pytest.mark.parametrize("options", [{"streams": 1}, {"streams": 2, "ordered": True}], ids=str)
+def test_the_values_are_those_of_host_batches(gpu_client: Client, options: dict[str, object]) -> None:
+    expected = gpu_client.table(NULLS.table, decode="cpu", **options).to_arrow()
+    reader = gpu_client.table(NULLS.table, output="cuda-ipc", **options)
+    batches = [batch.to_arrow() for batch in reader.device_batches()]
+    assert sum(batch.num_rows for batch in batches) == reader.progress.rows == ROWS
+    assert pa.Table.from_batches(batches).equals(expected)
+
+
+def test_collecting_copies_to_the_host(gpu_client: Client) -> None:
+    sql = "select g, 'text ' || g as t from generate_series(1, 20) g"
+    assert gpu_client.query(sql, output="cuda-ipc").to_arrow().equals(gpu_client.query(sql).to_arrow())
+
+
+def test_memory_comes_back(gpu_client: Client) -> None:
+    batches = list(gpu_client.query("select 1 as a", output="cuda-ipc").device_batches())
+    assert held(gpu_client)[:2] == (1, 1)
+    del batches
+    gc.collect()
+    eventually(lambda: held(gpu_client)[1:] == (0, 0))
+    gpu_client._leases.close()
+    eventually(lambda: held(gpu_client) == (0, 0, 0))
+
+
+def test_no_rows_no_leases(gpu_client: Client) -> None:
+    reader = gpu_client.query("select 1 as a where false", output="cuda-ipc")
+    assert list(reader.device_batches()) == []
+
+
+def test_a_read_that_is_left_early_leaves_nothing(gpu_client: Client) -> None:
+    sql = "select g as a, repeat('x', 9000) || pg_sleep(1)::text as t from generate_series(1, 60) g"
+    batches = gpu_client.query(sql, output="cuda-ipc").device_batches()
+    first = next(batches)
+    batches.close()
+    assert first.to_arrow().num_rows > 0
+    del first
+    eventually(lambda: held(gpu_client)[1:] == (0, 0))
+
+
+def test_errors_of_the_rows_arrive(gpu_client: Client) -> None:
+    sql = "select case when g = 7 then 'infinity'::date else '2024-01-01' end as day from generate_series(1, 9) g"
+    with pytest.raises(pa.ArrowInvalid, match=r"day.*row 6|row 6.*day"):
+        list(gpu_client.query(sql, output="cuda-ipc").device_batches())
+
+
+def test_a_client_without_leases_is_refused(gpu_server: ServerProcess) -> None:
+    command = json.dumps({"sql": "select 1 as a", "options": {"output": "cuda-ipc"}}).encode()
+    with flight.connect(gpu_server.uri) as raw:
+        with pytest.raises(pa.ArrowInvalid, match="lease connection"):
+            raw.do_get(flight.Ticket(command)).read_all()
+        for said in (b"nonsense", b"0" * 32 + b".1"):
+            options = flight.FlightCallOptions(headers=[(b"pgflight-lease", said)])
+            with pytest.raises(pa.ArrowInvalid):
+                raw.do_get(flight.Ticket(command), options).read_all()
+
+
+def test_host_batches_are_not_device_batches(gpu_client: Client) -> None:
+    with pytest.raises(ValueError, match="cuda-ipc"):
+        gpu_client.query("select 1 as a").device_batches()
+
+
+def test_decode_cpu_contradicts(gpu_client: Client) -> None:
+    with pytest.raises(pa.ArrowInvalid, match="decode=cpu"):
+        gpu_client.query("select 1 as a", output="cuda-ipc", decode="cpu")
+
+
+def test_a_server_without_gpus_says_so(server: ServerProcess) -> None:
+    with pgflight.connect(server.uri) as client, pytest.raises(pa.ArrowInvalid, match="decodes on the CPU"):
+        client.query("select 1 as a", output="cuda-ipc")
+
+
+def test_a_released_batch_is_not_read(gpu_client: Client) -> None:
+    (batch,) = gpu_client.query("select 1 as a", output="cuda-ipc").device_batches()
+    with batch:
+        assert batch.num_rows == 1
+    with pytest.raises(LeaseError, match="released"):
+        batch.to_arrow()
