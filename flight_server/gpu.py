@@ -97,9 +97,12 @@ class Gpus:
         self.block_bytes = options.block_mib * MIB
         self.pinned = PinnedPool(cuda, block_mib=options.block_mib, blocks=options.pinned_blocks)
         maximum = options.memory_mib * MIB
+        chosen = chosen_gpus(cuda, options.gpus)
+        for gpu in chosen:
+            cuda.sleep_while_waiting(gpu.ordinal)
         self.pools = tuple(
             DevicePool(cuda, gpu, initial_bytes=maximum // 4, maximum_bytes=maximum, make=make_allocator)
-            for gpu in chosen_gpus(cuda, options.gpus)
+            for gpu in chosen
         )
         self._backend = backend
         self._turn = itertools.cycle(self.pools)

@@ -90,6 +90,11 @@ class Cuda:
         finally:
             self._call("cudaSetDevice", before)
 
+    def sleep_while_waiting(self, ordinal: int) -> None:
+        """Have threads that wait for a device sleep: by default they spin on cores that PostgreSQL needs."""
+        with self.on(ordinal):
+            self._call("cudaSetDeviceFlags", self._api.cudaDeviceScheduleBlockingSync)
+
     def memory(self, ordinal: int) -> tuple[int, int]:
         """Return a device's free and total bytes."""
         with self.on(ordinal):

@@ -59,6 +59,8 @@ class HostCuda(Cuda):
         assert 0 <= ordinal < len(self._gpus)
         yield
 
+    def sleep_while_waiting(self, ordinal: int) -> None: ...
+
     @property
     def allocations(self) -> int:
         """Device and pinned allocations that are alive."""
