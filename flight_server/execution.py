@@ -13,6 +13,7 @@ from flight_server import statement
 from flight_server.decoding import Consumer, Decodings
 from flight_server.parallel import ParallelRead
 from flight_server.planning import Prepared, prepare, prepare_ranges, require_schema
+from flight_server.repeated import repeated
 from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
 from flight_server.sessions import Sessions
@@ -141,13 +142,15 @@ class Execution:
         self, read: Read, prepared: Prepared, session: Session, wrap: Wrap | None
     ) -> Iterator[pa.RecordBatch]:
         request, tally = read.request, read.tally
+        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
+        consumer = Consumer(read.check, read.lease)
+        if request.rows is not None:
+            yield from repeated(request, prepared, session, decoding, consumer, tally)
+            return
         text = statement.with_casts(statement.select(request), prepared.plan.casts)
         framing = "extended" if request.params else request.options.framing
         asked = statement.binary_request(text, request.params, framing)
-        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
-        decoder = decoding.decoder(
-            prepared.plan, copy=asked.copy, batch_bytes=batch_bytes, consumer=Consumer(read.check, read.lease)
-        )
+        decoder = decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=batch_bytes, consumer=consumer)
         reply = session.run(asked, decoding.allocate, read.check, wrap)
         tally.watch.hang_up = session.hang_up
         tally.facts |= {"reader": session.reader_name, "framing": "copy" if asked.copy else "extended"}

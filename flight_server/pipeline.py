@@ -46,6 +46,11 @@ class Pipeline:
         self.spooled = SpooledReads(spool, decodings, limits.max_row_bytes)
         self._execution = Execution(sessions, decodings, self.keeper, self.spooled)
 
+    @property
+    def sessions(self) -> Sessions:
+        """Where its reads take place."""
+        return self._sessions
+
     def preview(self, request: ReadRequest, identity: str = "", *, hold: bool = False) -> Preview:
         """Describe a read: schema and estimates; no row of it is read.
 

@@ -12,6 +12,8 @@ from kernels.errors import RequestError
 
 MAX_REQUEST_BYTES = 1 << 20
 """Longest descriptor, ticket or statement that is looked at."""
+Row = tuple[str | None, ...]
+"""Text forms of a statement's parameters."""
 KEYS = frozenset(("sql", "params", "table", "columns", "where", "limit", "options"))
 TABLE_KEYS = frozenset(("columns", "where", "limit"))
 
@@ -35,6 +37,11 @@ class ReadRequest:
     limit : int or None
         Rows wanted at most.
     options : ReadOptions
+    rows : tuple of rows of (str or None), optional
+        Parameters for several runs of the statement, whose results follow one another; `params` is one of them.
+        Not in the JSON form, as the next.
+    search_path : str
+        The schema in which names without one are looked up; empty for the role's own path.
     """
 
     sql: str | None = None
@@ -44,6 +51,8 @@ class ReadRequest:
     where: str | None = None
     limit: int | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
+    rows: tuple[Row, ...] | None = None
+    search_path: str = ""
 
     @property
     def is_whole_relation(self) -> bool:

@@ -64,10 +64,6 @@ class Sessions:
         self.limits = limits
         self._decodings = decodings
 
-    def on(self, pool: ConnectionPool) -> Sessions:
-        """Return the same on another pool."""
-        return Sessions(pool, self.limits, self._decodings)
-
     def streams(self, request: ReadRequest) -> int:
         """Return how many sessions a read may use."""
         wanted = request.options.streams or min(self.limits.max_streams, os.cpu_count() or 1)
@@ -90,6 +86,7 @@ class Sessions:
             statement_timeout_s=self.timeout_s(request) or None,
             lock_timeout_s=limits.lock_timeout_s,
             reader=limits.reader if options.reader == "auto" else options.reader,
+            search_path=request.search_path,
         )
 
     def open(self, request: ReadRequest, connection: Connection | None = None, *, idle: bool = False) -> Session:

@@ -35,6 +35,7 @@ begin isolation level repeatable read read only;
 {snapshot}
 select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true){more}
 """
+SEARCH_PATH = ", set_config('search_path', {path}, true)"
 NO_PARALLEL_QUERY = ", set_config('max_parallel_workers_per_gather', '0', true)"
 IDLE_TIMEOUT = ", set_config('idle_in_transaction_session_timeout', '{idle_ms}', true)"
 Wrap = Callable[[Reader], Reader]
@@ -64,6 +65,8 @@ class SessionOptions:
         PostgreSQL ends the session when it has been idle for so long; None for the server's own setting.
     patience_s : float
         How long a block that is not full may wait for more, after the first block.
+    search_path : str
+        The schema in which names without one are looked up; empty for the role's own path.
     """
 
     block_bytes: int = 1 << 20
@@ -74,6 +77,7 @@ class SessionOptions:
     parallel_query: bool = True
     idle_timeout_s: float | None = None
     patience_s: float = 0.05
+    search_path: str = ""
 
 
 class Session:
@@ -135,6 +139,8 @@ class Session:
     def _begin(self) -> None:
         timeout_s, idle_s = self._options.statement_timeout_s, self._options.idle_timeout_s
         more = "" if self._options.parallel_query else NO_PARALLEL_QUERY
+        if self._options.search_path:
+            more += SEARCH_PATH.format(path=literal(identifier(self._options.search_path)))
         if idle_s is not None:
             more += IDLE_TIMEOUT.format(idle_ms=max(1, int(idle_s * 1000)))
         self._connection.execute(
@@ -173,12 +179,8 @@ class Session:
         RequestError
             The statement returns no columns, or takes another number of parameters.
         """
-        if "\0" in sql:
-            raise RequestError("the statement contains a zero byte")
         with translated():
-            pgconn = self._connection.pgconn
-            require_ok(pgconn.prepare(b"", sql.encode()))
-            described = require_ok(pgconn.describe_prepared(b""))
+            described = self._parse(sql)
             if described.nparams != parameters:
                 raise RequestError(f"the statement takes {described.nparams} parameters, {parameters} were given")
             if described.nfields == 0:
@@ -186,6 +188,23 @@ class Session:
             return catalog.describe_result(
                 self._connection, self._pool.types, described, trust_not_null=trust_not_null
             )
+
+    def describe_any(self, sql: str) -> tuple[tuple[int, ...], tuple[catalog.TypeInfo, ...], tuple[Column, ...]]:
+        """Parse one statement of any kind and return its parameters' OIDs and types, and its result's columns."""
+        types = self._pool.types
+        with translated():
+            described = self._parse(sql)
+            oids = tuple(described.param_type(index) for index in range(described.nparams))
+            known = types.look_up(self._connection, oids)
+            columns = catalog.describe_result(self._connection, types, described, trust_not_null=False)
+        return oids, tuple(known[oid] for oid in oids), columns
+
+    def _parse(self, sql: str) -> pq.abc.PGresult:
+        if "\0" in sql:
+            raise RequestError("the statement contains a zero byte")
+        pgconn = self._connection.pgconn
+        require_ok(pgconn.prepare(b"", sql.encode()))
+        return require_ok(pgconn.describe_prepared(b""))
 
     def tables(self, pattern: str = "%") -> list[Table]:
         """Return the relations this login may read."""
@@ -327,3 +346,13 @@ class Session:
         ours, libpqs = reply.status or "T", self._connection.pgconn.transaction_status
         # libpq did not see an error that we read: it still says INTRANS, and ROLLBACK puts that right.
         return ours in ("T", "E") and libpqs in STATUS_LETTERS
+
+
+def identifier(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a string; `ConnectionPool` sets standard_conforming_strings."""
+    return "'" + text.replace("'", "''") + "'"

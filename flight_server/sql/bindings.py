@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
+from flight_server.request import Row
 from flight_server.sql.handles import MAX_CARRIED_BYTES, Handle
-from flight_server.sql.parameters import Row, size_of, text_rows
+from flight_server.sql.parameters import size_of, text_rows
 from flight_server.sql.shelf import Shelf
 from kernels.errors import RequestError, TicketError
 

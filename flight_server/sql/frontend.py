@@ -16,7 +16,6 @@ from flight_server.request import MAX_REQUEST_BYTES
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import MAX_HANDLE_BYTES
 from flight_server.sql.login import Logins
-from flight_server.sql.pipeline import SqlPipeline
 from flight_server.sql.reads import IssueEndpoints, Reads
 from flight_server.sql.service import Cancel, PostgresService
 from flight_server.sql.state import SessionState
@@ -57,7 +56,7 @@ class Frontend:
         endpoints: IssueEndpoints,
         cancel: Cancel,
     ) -> None:
-        reads = Reads(SqlPipeline(pipeline), signer, endpoints)
+        reads = Reads(pipeline, signer, endpoints)
         self._router = flight_sql.Router(PostgresService(reads, cancel))
         self._logins = logins
 

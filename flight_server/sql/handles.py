@@ -16,7 +16,7 @@ from typing import Any
 from pyarrow import flight
 
 from flight_server import tickets
-from flight_server.sql.parameters import Row
+from flight_server.request import Row
 from flight_sql import is_packed, pack
 from flight_sql.envelope import parse, type_url, unpack
 from flight_sql.errors import FlightSqlError

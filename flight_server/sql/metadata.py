@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server.options import ReadOptions
+from flight_server.pipeline import Pipeline
 from flight_server.request import ReadRequest
 from flight_server.sql import queries
 from flight_server.sql.parameters import array_literal
-from flight_server.sql.pipeline import SqlPipeline
 from flight_server.sql.types import XDBC_TYPES, facts
 from flight_sql import schemas
 from flight_sql.columns import ColumnFacts
@@ -42,10 +42,10 @@ class Metadata:
 
     Parameters
     ----------
-    pipeline : SqlPipeline
+    pipeline : Pipeline
     """
 
-    def __init__(self, pipeline: SqlPipeline) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._facts: DatabaseFacts | None = None
 
@@ -58,7 +58,8 @@ class Metadata:
 
     def current_schema(self, schema: str, check: Check) -> str:
         """Return the schema in which names are looked up first; empty where the path leads nowhere."""
-        found = _read(self._pipeline.within(schema), queries.CURRENT_SCHEMA, (), check).to_pylist()
+        request = ReadRequest(sql=queries.CURRENT_SCHEMA, options=OPTIONS, search_path=schema)
+        found = _read(self._pipeline, request, check).to_pylist()
         return found[0]["schema"] or ""
 
     def has_schema(self, schema: str, check: Check) -> bool:
@@ -121,11 +122,11 @@ class Metadata:
         return schemas.conform(schemas.FOREIGN_KEYS, self._query(text, given, check))
 
     def _query(self, text: str, given: Sequence[str | None], check: Check) -> pa.Table:
-        return _read(self._pipeline, text, given, check)
+        return _read(self._pipeline, ReadRequest(sql=text, params=tuple(given), options=OPTIONS), check)
 
 
-def _read(pipeline: SqlPipeline, text: str, given: Sequence[str | None], check: Check) -> pa.Table:
-    schema, batches = pipeline.read(ReadRequest(sql=text, params=tuple(given), options=OPTIONS), check)
+def _read(pipeline: Pipeline, request: ReadRequest, check: Check) -> pa.Table:
+    schema, batches = pipeline.read(request, check)
     return pa.Table.from_batches(list(batches), schema)
 
 

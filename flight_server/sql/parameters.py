@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
+from flight_server.request import Row
 from kernels.errors import RequestError
 
-Row = tuple[str | None, ...]
 Texts = list[str | None]
 """The text forms of one column, None for NULL."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pyarrow as pa
 from pyarrow import flight
@@ -11,6 +12,7 @@ from pyarrow import flight
 from flight_server.planning import schema_digest
 from flight_server.sql import handles
 from flight_server.sql.calls import Call
+from flight_server.sql.describe import describe
 from flight_server.sql.handles import Handle
 from flight_server.sql.reads import Reads
 from flight_server.sql.types import with_facts
@@ -38,7 +40,7 @@ class PreparedStatements:
         """Prepare a statement."""
         request = self._reads.request(call, query)
         schema = call.session.schema
-        described = self._reads.pipeline.within(schema).describe(request)
+        described = describe(self._reads.pipeline.sessions, request)
         digest = schema_digest(described.result)
         ticket = self._reads.signer.seal(request, call.identity, digest, lifetime_s=LIFETIME_S)
         handle = Handle(ticket=ticket, schema=schema, id=secrets.token_hex(8), targets=described.targets)
@@ -74,7 +76,8 @@ class PreparedStatements:
         request = self._reads.open(call, handle).request
         known = self._reads.schemas.get((call.identity, handle.id))
         if known is None:
-            known = self._reads.pipeline.within(handle.schema).describe(request).result
+            request = replace(request, search_path=handle.schema)
+            known = describe(self._reads.pipeline.sessions, request).result
         return with_facts(known)
 
     def read(self, call: Call, raw: bytes) -> Stream:

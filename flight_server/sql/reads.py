@@ -10,13 +10,12 @@ import pyarrow as pa
 from pyarrow import flight
 
 from flight_server.options import parse_options
+from flight_server.pipeline import Pipeline
 from flight_server.planning import Preview
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest
 from flight_server.sql.bindings import Bindings, Rows
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import Handle, ticket_for
-from flight_server.sql.pipeline import SqlPipeline
-from flight_server.sql.repeated import RepeatedRead
 from flight_server.sql.shelf import Shelf
 from flight_server.sql.types import with_facts
 from flight_server.tickets import Ticket, TicketSigner
@@ -34,12 +33,12 @@ class Reads:
 
     Parameters
     ----------
-    pipeline : SqlPipeline
+    pipeline : Pipeline
     signer : TicketSigner
     endpoints : callable
     """
 
-    def __init__(self, pipeline: SqlPipeline, signer: TicketSigner, endpoints: IssueEndpoints) -> None:
+    def __init__(self, pipeline: Pipeline, signer: TicketSigner, endpoints: IssueEndpoints) -> None:
         self.pipeline = pipeline
         self.signer = signer
         self.bindings = Bindings(signer.lifetime_s)
@@ -59,7 +58,7 @@ class Reads:
             raise RequestError("the statement is empty")
         if len(query.encode()) > MAX_REQUEST_BYTES:
             raise RequestError(f"the statement has more than {MAX_REQUEST_BYTES} bytes")
-        return ReadRequest(sql=query, options=parse_options(call.options))
+        return ReadRequest(sql=query, options=parse_options(call.options), search_path=call.session.schema)
 
     def plan(
         self,
@@ -84,7 +83,7 @@ class Reads:
         if known is not None and request.options.endpoints == 1:
             preview = Preview(known, -1, -1, {})
         else:
-            preview = self.pipeline.within(handle.schema).preview(asked, call.identity, hold=True)
+            preview = self.pipeline.preview(asked, call.identity, hold=True)
         carried = self.bindings.carry(call.identity, handle, rows)
         return flight.FlightInfo(
             with_facts(preview.schema),
@@ -110,9 +109,8 @@ class Reads:
         """Read what a handle stands for."""
         opened = self.open(call, handle)
         request = _with_rows(opened.request, self.bindings.rows(call.identity, handle), handle)
-        pipeline = self.pipeline.within(handle.schema)
         try:
-            return pipeline.read(request, call.check, opened.schema_digest, opened.share, call.identity)
+            return self.pipeline.read(request, call.check, opened.schema_digest, opened.share, call.identity)
         except TicketError:
             self.schemas.drop((call.identity, handle.id))  # whoever plans it again is told the new one
             raise
@@ -124,14 +122,15 @@ def _with_rows(request: ReadRequest, rows: Rows | None, handle: Handle) -> ReadR
         raise RequestError(f"the statement takes {len(handle.targets)} parameters: bind them first")
     if rows is not None and any(len(row) != len(handle.targets) for row in rows):
         raise RequestError(f"the statement takes {len(handle.targets)} parameters, another number is bound")
-    if handle.schema:  # results are kept by statement and parameters alone; a fresh one is never too old
+    request = replace(request, search_path=handle.schema)
+    if handle.schema or (rows is not None and len(rows) != 1):
+        # Results are kept by statement and parameters alone; a fresh one is never too old.
         request = replace(request, options=replace(request.options, max_age_s=0.0))
     if rows is None:
         return request
     if len(rows) == 1:
         return replace(request, params=rows[0])
-    params = rows[0] if rows else (None,) * len(handle.targets)
-    return RepeatedRead(sql=request.sql, params=params, options=replace(request.options, max_age_s=0.0), rows=rows)
+    return replace(request, params=rows[0] if rows else (None,) * len(handle.targets), rows=rows)
 
 
 def _sql_endpoint(endpoint: flight.FlightEndpoint, handle: Handle) -> flight.FlightEndpoint:

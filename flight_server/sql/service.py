@@ -12,6 +12,7 @@ from flight_server.options import parse_options
 from flight_server.request import MAX_REQUEST_BYTES
 from flight_server.sql import handles, info, options
 from flight_server.sql.calls import Call
+from flight_server.sql.describe import describe
 from flight_server.sql.handles import Handle
 from flight_server.sql.metadata import Metadata
 from flight_server.sql.prepared import LIFETIME_S, PreparedStatements
@@ -60,7 +61,7 @@ class PostgresService(FlightSqlService[Call]):
         """Return the schema of a query's result."""
         self._require_no_transaction(command)
         request = self._reads.request(call, command.query)
-        return with_facts(self._reads.pipeline.within(call.session.schema).describe(request).result)
+        return with_facts(describe(self._reads.pipeline.sessions, request).result)
 
     def read_statement(self, call: Call, ticket: pb.TicketStatementQuery) -> Stream:
         """Read a ticket."""
