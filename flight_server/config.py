@@ -51,6 +51,14 @@ class Settings(BaseSettings):
         description="URIs of all servers that share database and signing key, this one included, "
         "with commas between.",
     )
+    allow_writes: bool = Field(
+        False, description="Let Flight SQL clients write: updates, transactions, ingestion."
+    )
+    transaction_idle_s: float = Field(
+        300.0, gt=0, description="A client's transaction that was not used for so long is rolled back."
+    )
+    transaction_max_s: float = Field(3600.0, gt=0, description="And one that is so old.")
+    max_transactions: int = Field(64, ge=1, description="Clients' transactions at once.")
     snapshot_lease_s: float = Field(
         120.0, gt=0, description="A snapshot held for several endpoints ends when unread for so long."
     )

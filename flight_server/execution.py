@@ -12,20 +12,23 @@ import pyarrow as pa
 from flight_server import statement
 from flight_server.decoding import Consumer, Decodings
 from flight_server.parallel import ParallelRead
-from flight_server.planning import Prepared, prepare, prepare_ranges, require_schema
+from flight_server.planning import Prepared, describe, prepare, prepare_ranges, require_schema
 from flight_server.repeated import repeated
 from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
 from flight_server.sessions import Sessions
 from flight_server.snapshots import Lease, Share, SnapshotKeeper
+from flight_server.split import Division
 from flight_server.spooling import SpooledReads
 from flight_server.tally import Tally
 from kernels.errors import PostgresError, SnapshotEndedError
+from kernels.plan import plan
 from transport.catalog import Connection
 from transport.session import Session, Wrap
 from transport.spool import Recording
 
 LOCK_NOT_AVAILABLE = "55P03"
+WHOLE = Division((), 1, "a client's transaction is open")
 Steps = Generator[Any, None, None]
 """The schema, then the batches."""
 
@@ -109,6 +112,16 @@ class Execution:
             if recording is not None:
                 copy = tally.facts["framing"] == "copy"
                 tally.facts["kept"] = recording.publish(prepared.columns, copy=copy, rows=tally.rows)
+
+    def within(self, read: Read, session: Session) -> Steps:
+        """Read in a transaction that goes on afterwards, as its own statements see the database."""
+        request = read.request
+        columns = describe(session, request)
+        planned = plan(columns, request.options.types)
+        require_schema(planned, read.digest)
+        read.tally.facts |= {"backend_pid": session.backend_pid, "why": "a client's transaction is open"}
+        yield planned.schema
+        yield from self._whole(read, Prepared(columns, planned, WHOLE), session, None)
 
     def share(self, read: Read, share: Share) -> Steps:
         """Read page ranges under a snapshot that is held for several readers."""

@@ -22,6 +22,7 @@ from flight_server.watchdog import Watchdog
 from kernels.errors import PostgresError
 from kernels.plan import plan
 from transport.catalog import Table
+from transport.session import Session
 from transport.spool import Spool
 
 QUERY_CANCELED = "57014"
@@ -93,6 +94,7 @@ class Pipeline:
         share: Share | None = None,
         identity: str = "",
         lease: str = "",
+        within: Session | None = None,
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Start a read.
 
@@ -109,6 +111,8 @@ class Pipeline:
             Who asks: what is kept of a read is its own.
         lease : str
             By which lease connection the client takes device batches.
+        within : Session, optional
+            In whose transaction to read; the caller's, before and after.
 
         Returns
         -------
@@ -120,7 +124,7 @@ class Pipeline:
         PgflightError
             Before the first batch; later ones are raised by the iterator.
         """
-        steps = self._steps(request, check, expected_digest, share, identity, lease)
+        steps = self._steps(request, check, expected_digest, share, identity, lease, within)
         # The first step opens the session and knows the schema: a generator that has been started is sure to
         # run its clean-up, also when no batch is ever asked for.
         schema = next(steps)
@@ -139,6 +143,7 @@ class Pipeline:
         share: Share | None,
         identity: str,
         lease: str,
+        within: Session | None,
     ) -> Iterator[Any]:
         """Yield the schema, then the batches; log one line when it is over."""
         tally = Tally(statement.select(request), self._sessions.timeout_s(request))
@@ -151,7 +156,9 @@ class Pipeline:
         try:
             with self._watchdog.watch() as watch:
                 tally.watch = watch
-                if share is not None:
+                if within is not None:
+                    steps = self._execution.within(read, within)
+                elif share is not None:
                     steps = self._execution.share(read, share)
                 elif request.options.max_age_s:
                     steps = self._execution.kept(read)

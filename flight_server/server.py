@@ -22,6 +22,7 @@ from flight_server.snapshots import Share
 from flight_server.sql import frontend as sql
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import server_ticket
+from flight_server.sql.transactions import TransactionLimits
 from flight_server.status import hide_tracebacks, typed, typed_batches
 from flight_server.tickets import PREFIX, TicketSigner
 from kernels.errors import CancelledError, OverloadedError, RequestError, UnsupportedError
@@ -58,6 +59,8 @@ class FlightServer(flight.FlightServerBase):
         PEM certificate chain and key.
     replicas : sequence of str
         URIs of all servers that share the signing key and the database, this one included.
+    transactions : TransactionLimits, optional
+        Of clients that write; None where the server only reads.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class FlightServer(flight.FlightServerBase):
         token: str | None = None,
         certificates: list[tuple[bytes, bytes]] | None = None,
         replicas: Sequence[str] = (),
+        transactions: TransactionLimits | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._signer = signer
@@ -80,7 +84,14 @@ class FlightServer(flight.FlightServerBase):
         self._streams = 0
         self._streams_changed = threading.Condition()
         callers = CallerFactory(token, self._draining)
-        self._sql = sql.Frontend(pipeline, signer, callers.logins, endpoints=self._endpoints, cancel=self._cancel)
+        self._sql = sql.Frontend(
+            pipeline,
+            signer,
+            callers.logins,
+            endpoints=self._endpoints,
+            cancel=self._cancel,
+            transactions=transactions,
+        )
         hide_tracebacks()
         super().__init__(
             listen,
@@ -187,6 +198,10 @@ class FlightServer(flight.FlightServerBase):
     def do_exchange(self, *_args: object) -> None:
         """Exchanges are not served."""
         raise UnsupportedError("DoExchange is not supported")
+
+    def roll_back(self) -> None:
+        """Roll back the transactions that clients have not ended."""
+        self._sql.close()
 
     def refuse_calls(self) -> None:
         """Turn new calls away from now on; running streams go on."""

@@ -23,6 +23,7 @@ from flight_server.pipeline import Pipeline
 from flight_server.server import FlightServer
 from flight_server.sessions import Limits, Sessions
 from flight_server.snapshots import SnapshotLimits
+from flight_server.sql.transactions import TransactionLimits
 from flight_server.tickets import TicketSigner
 from kernels.backend import CudaBackend, HostBackend, gpus_present, is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
@@ -75,6 +76,7 @@ class Service:
                 token=settings.token(),
                 certificates=_certificates(settings),
                 replicas=settings.replica_uris(),
+                transactions=_transactions(settings),
             )
         except (OSError, pa.ArrowException) as failure:  # a bad address, a taken port, a bad certificate
             self._pool.close()
@@ -136,6 +138,7 @@ class Service:
         if not clean:
             # Threads are stuck in gRPC behind clients that do not read: the process's end closes all sockets.
             os._exit(0)
+        self._server.roll_back()
         self._pipeline.close()
         if self._gpu:
             self._gpu.close()
@@ -166,6 +169,17 @@ def _no_gpu(settings: Settings) -> str:
     if settings.decode == "cpu":
         return "this server decodes on the CPU (its setting decode is cpu)"
     return "this server decodes on the CPU: its host has no GPU"
+
+
+def _transactions(settings: Settings) -> TransactionLimits | None:
+    if not settings.allow_writes:
+        return None
+    return TransactionLimits(
+        idle_s=settings.transaction_idle_s,
+        max_s=settings.transaction_max_s,
+        count=settings.max_transactions,
+        wait_s=settings.connection_wait_s,
+    )
 
 
 def _pool_options(settings: Settings) -> PoolOptions:

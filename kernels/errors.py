@@ -13,6 +13,7 @@
     │   └── ValueRangeError    a sound value that the Arrow type cannot hold
     ├── PostgresError          PostgreSQL said no: carries SQLSTATE
     ├── ConnectionLostError    PostgreSQL cannot be reached, or went away in the middle
+    │   └── OutcomeUnknownError   in the middle of making a change last: nobody knows whether it did
     ├── OverloadedError        a limit is reached; try again later
     ├── DeadlineError          the time the client gave is over
     └── CancelledError         the client went away or cancelled
@@ -112,6 +113,13 @@ class PostgresError(PgflightError):
 
 class ConnectionLostError(PgflightError):
     """PostgreSQL cannot be reached, or closed the connection in the middle of something."""
+
+
+class OutcomeUnknownError(ConnectionLostError):
+    """The connection was lost before PostgreSQL answered: whether the change was made is not known."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the connection was lost before {what} was answered: whether it took effect is unknown")
 
 
 class OverloadedError(PgflightError):

@@ -36,6 +36,7 @@ HAND_ON_AFTER_S = 0.05
 """A block that is not full is handed on this long after its first byte: a trickling query stays visible."""
 PAD_BYTES = 64
 """Readable bytes that the kernels may load behind the end of the block."""
+MESSAGE_HEAD_BYTES = 5
 EXPECTED = frozenset((COPY_OUT_RESPONSE, COPY_DONE, ROW_DESCRIPTION, PARSE_COMPLETE, BIND_COMPLETE))
 
 
@@ -189,6 +190,24 @@ class Reply:
             raise DecodeError(f"COPY ended without its trailer after {rows} rows")
         self._forget_command()
 
+    def drain(self) -> None:
+        """Read what is outstanding to its end, and drop it: rows, errors and all, whoever still wants it."""
+        self._check = _nothing
+        skip = 0  # bytes of a message that is longer than the block
+        while self.outstanding:
+            while self.outstanding and self.end - self.begin > skip + MESSAGE_HEAD_BYTES:
+                self.begin, skip = self.begin + skip, 0
+                head = self.block[self.begin : self.begin + MESSAGE_HEAD_BYTES + 1].tobytes()
+                size = 1 + int.from_bytes(head[1:MESSAGE_HEAD_BYTES], "big")
+                if head[0] == READY_FOR_QUERY:
+                    self.outstanding -= 1
+                    self.status = chr(head[MESSAGE_HEAD_BYTES])
+                skip = size
+            taken = min(skip, self.end - self.begin)
+            self.begin, skip = self.begin + taken, skip - taken
+            if self.outstanding:
+                self.fill()
+
     def release(self) -> None:
         """Give the connection back to libpq; only when nothing is outstanding."""
         self._reader.release()
@@ -256,3 +275,7 @@ class Reply:
         larger: Region = self._allocate(self._capacity + PAD_BYTES)
         np.copyto(larger.array[:left], self.block[:left])
         self._region = larger
+
+
+def _nothing() -> None:
+    """Wait, whoever still wants it."""

@@ -39,6 +39,7 @@ SEARCH_PATH = ", set_config('search_path', {path}, true)"
 NO_PARALLEL_QUERY = ", set_config('max_parallel_workers_per_gather', '0', true)"
 IDLE_TIMEOUT = ", set_config('idle_in_transaction_session_timeout', '{idle_ms}', true)"
 Wrap = Callable[[Reader], Reader]
+CANCEL_WAIT_S = 1.0
 STATUS_LETTERS = {pq.TransactionStatus.INTRANS: "T", pq.TransactionStatus.INERROR: "E"}
 
 
@@ -206,6 +207,12 @@ class Session:
         require_ok(pgconn.prepare(b"", sql.encode()))
         return require_ok(pgconn.describe_prepared(b""))
 
+    def names(self, sql: str, wanted: Sequence[str]) -> set[str]:
+        """Return the first column of a query of the catalog that takes a list of names as ``$1``."""
+        with translated():
+            rows = psycopg.RawCursor(self._connection).execute(sql, [list(wanted)]).fetchall()
+        return {row[0] for row in rows}
+
     def tables(self, pattern: str = "%") -> list[Table]:
         """Return the relations this login may read."""
         with translated():
@@ -327,6 +334,16 @@ class Session:
     def hang_up(self) -> None:
         """End the conversation from another thread; the session's own then fails, and closes the connection."""
         hang_up(self._connection)
+
+    def abandon(self) -> None:
+        """Cancel what is being read, drop what has been sent of it, and give the connection back to libpq."""
+        if self._reply is None:
+            return
+        if self._reply.outstanding:
+            with translated():
+                self._connection.cancel_safe(timeout=CANCEL_WAIT_S)
+            self._reply.drain()
+        self.finish()
 
     def finish(self) -> None:
         """Give the connection back to libpq after the last reply, so that the session can ask more."""

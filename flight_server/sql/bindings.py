@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -44,7 +45,7 @@ class Bindings:
         RequestError
             A parameter has no form in PostgreSQL, or there are too many or too few, or they are too large.
         """
-        rows = _read(batches, handle.targets)
+        rows = text_rows_of(batches, handle.targets)
         if not handle.targets:
             return handle
         self._shelf.put(("statement", identity, handle.id), rows, _size(rows))
@@ -84,12 +85,17 @@ class Bindings:
 
 
 def _with(handle: Handle, rows: Rows | None, kept: str) -> Handle:
-    return Handle(
-        ticket=handle.ticket, schema=handle.schema, id=handle.id, targets=handle.targets, rows=rows, kept=kept
-    )
+    return replace(handle, rows=rows, kept=kept)
 
 
-def _read(batches: Iterable[pa.RecordBatch], targets: Sequence[int]) -> Rows:
+def text_rows_of(batches: Iterable[pa.RecordBatch], targets: Sequence[int]) -> Rows:
+    """Return the rows of parameters as text, within bounds.
+
+    Raises
+    ------
+    RequestError
+        One has no form in PostgreSQL, or there are too many or too few, or they are too large.
+    """
     rows: list[Row] = []
     size = 0
     for batch in batches:

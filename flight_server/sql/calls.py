@@ -23,6 +23,8 @@ class Call:
         Raises when the client has gone; for the call's own thread alone.
     keep : callable
         Answers the call so that the client keeps another state of its session.
+    peer : str
+        Address and port of the client: one for each of its connections.
     """
 
     identity: str
@@ -30,3 +32,4 @@ class Call:
     options: Mapping[str, Any]
     check: Callable[[], None]
     keep: Callable[[SessionState], None]
+    peer: str = ""

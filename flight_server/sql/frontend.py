@@ -19,6 +19,8 @@ from flight_server.sql.login import Logins
 from flight_server.sql.reads import IssueEndpoints, Reads
 from flight_server.sql.service import Cancel, PostgresService
 from flight_server.sql.state import SessionState
+from flight_server.sql.transactions import TransactionLimits, Transactions
+from flight_server.sql.writes import Writes
 from flight_server.tickets import TicketSigner
 from flight_sql.commands import ACTIONS as SQL_ACTIONS
 from kernels.errors import RequestError, UnsupportedError
@@ -45,6 +47,8 @@ class Frontend:
         Issues the server's own tickets.
     cancel : callable
         Cancels what a FlightInfo stands for.
+    transactions : TransactionLimits, optional
+        None where the server only reads.
     """
 
     def __init__(
@@ -55,10 +59,20 @@ class Frontend:
         *,
         endpoints: IssueEndpoints,
         cancel: Cancel,
+        transactions: TransactionLimits | None = None,
     ) -> None:
-        reads = Reads(pipeline, signer, endpoints)
+        self._transactions = writes = None
+        if transactions is not None:
+            self._transactions = Transactions(pipeline.sessions, transactions)
+            writes = Writes(pipeline, self._transactions, signer.lifetime_s)
+        reads = Reads(pipeline, signer, endpoints, writes)
         self._router = flight_sql.Router(PostgresService(reads, cancel))
         self._logins = logins
+
+    def close(self) -> None:
+        """Roll back the transactions that are open."""
+        if self._transactions is not None:
+            self._transactions.close()
 
     def call(self, context: flight.ServerCallContext, caller: Caller, check: Callable[[], None]) -> Call:
         """Return what the commands see of a call."""
@@ -68,7 +82,7 @@ class Frontend:
             context.add_header("set-cookie", state.to_cookie())
             context.add_header("authorization", self._logins.bearer(caller.identity, state))
 
-        return Call(caller.identity, caller.session, caller.options, check, keep)
+        return Call(caller.identity, caller.session, caller.options, check, keep, context.peer())
 
     def get_flight_info(self, call: Call, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
         """Plan a command."""
@@ -89,7 +103,7 @@ class Frontend:
             return self._router.do_get(call, ticket)
 
     def do_put(self, call: Call, descriptor: flight.FlightDescriptor, reader: Any, writer: Any) -> None:
-        """Bind parameters; what writes is refused."""
+        """Bind parameters, or write."""
         _require_short(descriptor.command)
         with _translated():
             self._router.do_put(call, descriptor, reader, writer)

@@ -48,6 +48,10 @@ class Handle:
         The parameters, one row for each run; None where none were bound, or where they are kept.
     kept : str
         Names the parameters where the server keeps them.
+    transaction : str
+        In which the statement runs; empty for one of its own.
+    outcome : str
+        Names the result of a statement that has been executed, where the server keeps it.
     """
 
     ticket: bytes
@@ -56,10 +60,15 @@ class Handle:
     targets: tuple[int, ...] = ()
     rows: tuple[Row, ...] | None = None
     kept: str = ""
+    transaction: str = ""
+    outcome: str = ""
 
     def encode(self) -> bytes:
         """Return the handle's bytes: the bare ticket where that says it all."""
-        parts = {"s": self.schema, "i": self.id, "p": self.targets, "k": self.kept}
+        parts = {
+            "s": self.schema, "i": self.id, "p": self.targets, "k": self.kept, "x": self.transaction,
+            "o": self.outcome,
+        }  # fmt: skip
         said: dict[str, Any] = {key: value for key, value in parts.items() if value}
         if self.rows is not None:
             said["r"] = self.rows
@@ -120,6 +129,8 @@ def _read(parts: dict[str, Any]) -> Handle:
         targets=tuple(int(oid) for oid in parts.get("p", ())),
         rows=None if rows is None else tuple(_row(row) for row in rows),
         kept=_text(parts.get("k", "")),
+        transaction=_text(parts.get("x", "")),
+        outcome=_text(parts.get("o", "")),
     )
 
 

@@ -146,8 +146,24 @@ STATIC: Final[Mapping[int, Any]] = {
 }
 # fmt: on
 
+WRITING: Final[Mapping[int, Any]] = {
+    pb.FLIGHT_SQL_SERVER_READ_ONLY: False,
+    pb.FLIGHT_SQL_SERVER_TRANSACTION: pb.SQL_SUPPORTED_TRANSACTION_SAVEPOINT,
+    pb.SQL_DDL_SCHEMA: True,
+    pb.SQL_DDL_TABLE: True,
+    pb.SQL_SELECT_FOR_UPDATE_SUPPORTED: True,
+    pb.SQL_DEFAULT_TRANSACTION_ISOLATION: pb.SQL_TRANSACTION_READ_COMMITTED,
+    pb.SQL_TRANSACTIONS_SUPPORTED: True,
+    pb.SQL_SUPPORTED_TRANSACTIONS_ISOLATION_LEVELS: bits(pb.SQL_TRANSACTION_READ_COMMITTED),
+    pb.SQL_BATCH_UPDATES_SUPPORTED: True,
+    pb.SQL_SAVEPOINTS_SUPPORTED: True,
+}
+"""What differs where clients may write."""
 
-def values(version: str, keywords: Sequence[str], *, handle_s: float, statement_bytes: int) -> dict[int, Any]:
+
+def values(
+    version: str, keywords: Sequence[str], *, handle_s: float, statement_bytes: int, writes: bool
+) -> dict[int, Any]:
     """Return the value of every code.
 
     Parameters
@@ -159,9 +175,12 @@ def values(version: str, keywords: Sequence[str], *, handle_s: float, statement_
         How long a prepared statement is good for.
     statement_bytes : int
         Longest statement that is accepted.
+    writes : bool
+        Whether clients may write.
     """
     return {
         **STATIC,
+        **(WRITING if writes else {}),
         pb.FLIGHT_SQL_SERVER_VERSION: version,
         pb.SQL_KEYWORDS: list(keywords),
         pb.FLIGHT_SQL_SERVER_STATEMENT_TIMEOUT: int(handle_s * 1000),

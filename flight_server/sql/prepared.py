@@ -11,11 +11,13 @@ from pyarrow import flight
 
 from flight_server.planning import schema_digest
 from flight_server.sql import handles
+from flight_server.sql.bindings import text_rows_of
 from flight_server.sql.calls import Call
 from flight_server.sql.describe import describe
 from flight_server.sql.handles import Handle
 from flight_server.sql.reads import Reads
 from flight_server.sql.types import with_facts
+from flight_server.sql.writes import NO_PARAMETERS, Writes
 from flight_sql import Stream
 from flight_sql.proto import flight_sql_pb2 as pb
 
@@ -36,21 +38,31 @@ class PreparedStatements:
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
 
-    def create(self, call: Call, query: str) -> pb.ActionCreatePreparedStatementResult:
-        """Prepare a statement."""
+    def create(self, call: Call, query: str, transaction: str = "") -> pb.ActionCreatePreparedStatementResult:
+        """Prepare a statement, to be run in a transaction, or by itself."""
         request = self._reads.request(call, query)
-        schema = call.session.schema
-        described = describe(self._reads.pipeline.sessions, request)
+        schema, writes = call.session.schema, self._reads.writes
+        described = (
+            describe(self._reads.pipeline.sessions, request)
+            if writes is None
+            else writes.describe(call, request, transaction)
+        )
         digest = schema_digest(described.result)
         ticket = self._reads.signer.seal(request, call.identity, digest, lifetime_s=LIFETIME_S)
-        handle = Handle(ticket=ticket, schema=schema, id=secrets.token_hex(8), targets=described.targets)
+        handle = Handle(
+            ticket=ticket,
+            schema=schema,
+            id=secrets.token_hex(8),
+            targets=described.targets,
+            transaction=transaction,
+        )
         size = FIELD_BYTES * len(described.result)
         self._reads.schemas.put((call.identity, handle.id), described.result, size)
         return pb.ActionCreatePreparedStatementResult(
             prepared_statement_handle=handle.encode(),
             dataset_schema=with_facts(described.result).serialize().to_pybytes(),
             parameter_schema=described.parameters.serialize().to_pybytes(),
-            is_update=False,
+            is_update=not len(described.result),
         )
 
     def close(self, call: Call, raw: bytes) -> None:
@@ -79,6 +91,13 @@ class PreparedStatements:
             request = replace(request, search_path=handle.schema)
             known = describe(self._reads.pipeline.sessions, request).result
         return with_facts(known)
+
+    def update(self, call: Call, writes: Writes, raw: bytes, batches: Iterable[pa.RecordBatch]) -> int:
+        """Run a statement that writes, once for each row of parameters."""
+        handle = handles.decode(raw)
+        request = replace(self._reads.open(call, handle).request, search_path=handle.schema)
+        rows = text_rows_of(batches, handle.targets) if handle.targets else NO_PARAMETERS
+        return writes.update(call, request, writes.current(call, handle.transaction), rows)
 
     def read(self, call: Call, raw: bytes) -> Stream:
         """Read the statement with the parameters bound last."""

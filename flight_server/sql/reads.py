@@ -11,13 +11,14 @@ from pyarrow import flight
 
 from flight_server.options import parse_options
 from flight_server.pipeline import Pipeline
-from flight_server.planning import Preview
+from flight_server.planning import Preview, schema_digest
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest
 from flight_server.sql.bindings import Bindings, Rows
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import Handle, ticket_for
 from flight_server.sql.shelf import Shelf
 from flight_server.sql.types import with_facts
+from flight_server.sql.writes import Writes
 from flight_server.tickets import Ticket, TicketSigner
 from flight_sql import Stream
 from kernels.errors import RequestError, TicketError
@@ -36,10 +37,19 @@ class Reads:
     pipeline : Pipeline
     signer : TicketSigner
     endpoints : callable
+    writes : Writes or None
+        None where the server only reads.
     """
 
-    def __init__(self, pipeline: Pipeline, signer: TicketSigner, endpoints: IssueEndpoints) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        signer: TicketSigner,
+        endpoints: IssueEndpoints,
+        writes: Writes | None = None,
+    ) -> None:
         self.pipeline = pipeline
+        self.writes = writes
         self.signer = signer
         self.bindings = Bindings(signer.lifetime_s)
         # Of prepared statements, by identity and handle: where one is missing, PostgreSQL is asked again.
@@ -79,6 +89,13 @@ class Reads:
         """
         rows = self.bindings.rows(call.identity, handle)
         asked = _with_rows(request, rows, handle)
+        if self.writes is not None:
+            handle = replace(handle, transaction=self.writes.current(call, handle.transaction))
+            if self.writes.may_write(asked):
+                return self._executed(call, self.writes, handle, asked, descriptor)
+            if self.writes.is_inside(call, handle.transaction):
+                return self._inside(call, self.writes, handle, asked, descriptor)
+        handle = replace(handle, transaction="")  # nothing was written in it: it sees what everybody sees
         known = self.schemas.get((call.identity, handle.id)) if handle.id else None
         if known is not None and request.options.endpoints == 1:
             preview = Preview(known, -1, -1, {})
@@ -95,6 +112,42 @@ class Reads:
             json.dumps(preview.facts),
         )
 
+    def _executed(
+        self,
+        call: Call,
+        writes: Writes,
+        handle: Handle,
+        request: ReadRequest,
+        descriptor: flight.FlightDescriptor,
+    ) -> flight.FlightInfo:
+        """Run a statement that writes, now: clients read results in the background, or never."""
+        schema, name, rows = writes.execute(call, request, handle.transaction)
+        endpoints = []
+        if name:
+            ticket = self._seal(call, request, schema)
+            endpoints = [flight.FlightEndpoint(ticket_for(Handle(ticket=ticket, outcome=name)), [])]
+        return flight.FlightInfo(with_facts(schema), descriptor, endpoints, rows, -1)
+
+    def _inside(
+        self,
+        call: Call,
+        writes: Writes,
+        handle: Handle,
+        request: ReadRequest,
+        descriptor: flight.FlightDescriptor,
+    ) -> flight.FlightInfo:
+        """Plan a read that sees what its transaction has done."""
+        schema = writes.describe(call, request, handle.transaction).result
+        rows = self.bindings.rows(call.identity, handle)
+        carried = self.bindings.carry(call.identity, handle, rows)
+        carried = replace(carried, ticket=self._seal(call, request, schema))
+        return flight.FlightInfo(
+            with_facts(schema), descriptor, [flight.FlightEndpoint(ticket_for(carried), [])], -1, -1
+        )
+
+    def _seal(self, call: Call, request: ReadRequest, schema: pa.Schema) -> bytes:
+        return self.signer.seal(replace(request, params=(), rows=None), call.identity, schema_digest(schema))
+
     def open(self, call: Call, handle: Handle) -> Ticket:
         """Check a handle's ticket.
 
@@ -108,7 +161,11 @@ class Reads:
     def read(self, call: Call, handle: Handle) -> Stream:
         """Read what a handle stands for."""
         opened = self.open(call, handle)
+        if self.writes is not None and handle.outcome:
+            return self.writes.kept(call, handle.outcome)
         request = _with_rows(opened.request, self.bindings.rows(call.identity, handle), handle)
+        if self.writes is not None and handle.transaction:
+            return self.writes.read(call, request, handle.transaction, opened.schema_digest)
         try:
             return self.pipeline.read(request, call.check, opened.schema_digest, opened.share, call.identity)
         except TicketError:

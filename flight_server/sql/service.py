@@ -18,6 +18,7 @@ from flight_server.sql.metadata import Metadata
 from flight_server.sql.prepared import LIFETIME_S, PreparedStatements
 from flight_server.sql.reads import Reads
 from flight_server.sql.types import with_facts
+from flight_server.sql.writes import NO_PARAMETERS, Writes
 from flight_sql import FlightSqlService, Stream
 from flight_sql.info import sql_info
 from flight_sql.proto import flight_sql_pb2 as pb
@@ -29,7 +30,7 @@ Cancel = Callable[[flight.FlightInfo, str], int]
 
 
 class PostgresService(FlightSqlService[Call]):
-    """Reads, and lists what there is to read.  What writes is refused by name.
+    """Reads, and lists what there is to read; writes where that is allowed, else refuses it by name.
 
     Parameters
     ----------
@@ -45,7 +46,9 @@ class PostgresService(FlightSqlService[Call]):
 
     def unsupported(self, what: str) -> NoReturn:
         """Refuse a command by its name."""
-        raise UnsupportedError(f"this server only reads, and only SQL: {what} is not supported")
+        if self._reads.writes is None:
+            raise UnsupportedError(f"this server only reads, and only SQL: {what} is not supported")
+        raise UnsupportedError(f"this server takes SQL alone: {what} is not supported")
 
     # Statements
 
@@ -53,28 +56,36 @@ class PostgresService(FlightSqlService[Call]):
         self, call: Call, command: pb.CommandStatementQuery, descriptor: flight.FlightDescriptor
     ) -> flight.FlightInfo:
         """Plan a query."""
-        self._require_no_transaction(command)
         request = self._reads.request(call, command.query)
-        return self._reads.plan(call, Handle(ticket=b"", schema=call.session.schema), request, descriptor)
+        transaction = self._transaction(command.transaction_id)
+        handle = Handle(ticket=b"", schema=call.session.schema, transaction=transaction)
+        return self._reads.plan(call, handle, request, descriptor)
 
     def describe_statement(self, call: Call, command: pb.CommandStatementQuery) -> pa.Schema:
         """Return the schema of a query's result."""
-        self._require_no_transaction(command)
+        transaction = self._transaction(command.transaction_id)
         request = self._reads.request(call, command.query)
+        if self._reads.writes is not None:
+            return with_facts(self._reads.writes.describe(call, request, transaction).result)
         return with_facts(describe(self._reads.pipeline.sessions, request).result)
 
     def read_statement(self, call: Call, ticket: pb.TicketStatementQuery) -> Stream:
         """Read a ticket."""
         return self._reads.read(call, handles.decode(ticket.statement_handle))
 
+    def update_statement(self, call: Call, command: pb.CommandStatementUpdate) -> int:
+        """Run a statement that writes."""
+        writes = self._writes("CommandStatementUpdate")
+        request = self._reads.request(call, command.query)
+        return writes.update(call, request, self._transaction(command.transaction_id), NO_PARAMETERS)
+
     # Prepared statements
 
     def create_prepared_statement(
         self, call: Call, request: pb.ActionCreatePreparedStatementRequest
     ) -> pb.ActionCreatePreparedStatementResult:
-        """Prepare a query."""
-        self._require_no_transaction(request)
-        return self._prepared.create(call, request.query)
+        """Prepare a statement."""
+        return self._prepared.create(call, request.query, self._transaction(request.transaction_id))
 
     def close_prepared_statement(self, call: Call, request: pb.ActionClosePreparedStatementRequest) -> None:
         """Forget a prepared query."""
@@ -100,6 +111,49 @@ class PostgresService(FlightSqlService[Call]):
         """Read a prepared query."""
         return self._prepared.read(call, command.prepared_statement_handle)
 
+    def update_prepared(
+        self, call: Call, command: pb.CommandPreparedStatementUpdate, reader: flight.MetadataRecordBatchReader
+    ) -> int:
+        """Run a prepared statement that writes."""
+        writes = self._writes("CommandPreparedStatementUpdate")
+        return self._prepared.update(call, writes, command.prepared_statement_handle, _batches(reader, call))
+
+    # Transactions
+
+    def begin_transaction(
+        self,
+        call: Call,
+        request: pb.ActionBeginTransactionRequest,  # noqa: ARG002
+    ) -> pb.ActionBeginTransactionResult:
+        """Begin a transaction."""
+        transactions = self._writes("BeginTransaction").transactions
+        name = transactions.begin(call.identity, call.peer, call.session.schema)
+        return pb.ActionBeginTransactionResult(transaction_id=name.encode())
+
+    def end_transaction(self, call: Call, request: pb.ActionEndTransactionRequest) -> None:
+        """Commit a transaction, or roll it back."""
+        transactions = self._writes("EndTransaction").transactions
+        commit = request.action == pb.ActionEndTransactionRequest.END_TRANSACTION_COMMIT
+        if not commit and request.action != pb.ActionEndTransactionRequest.END_TRANSACTION_ROLLBACK:
+            raise RequestError("a transaction is ended by a commit or a rollback")
+        transactions.end(call.identity, _name(request.transaction_id), call.check, commit=commit)
+
+    def begin_savepoint(
+        self, call: Call, request: pb.ActionBeginSavepointRequest
+    ) -> pb.ActionBeginSavepointResult:
+        """Set a savepoint."""
+        transactions = self._writes("BeginSavepoint").transactions
+        name = transactions.savepoint(call.identity, _name(request.transaction_id), call.check)
+        return pb.ActionBeginSavepointResult(savepoint_id=name.encode())
+
+    def end_savepoint(self, call: Call, request: pb.ActionEndSavepointRequest) -> None:
+        """Release a savepoint, or go back to it."""
+        transactions = self._writes("EndSavepoint").transactions
+        release = request.action == pb.ActionEndSavepointRequest.END_SAVEPOINT_RELEASE
+        if not release and request.action != pb.ActionEndSavepointRequest.END_SAVEPOINT_ROLLBACK:
+            raise RequestError("a savepoint is ended by a release or a rollback")
+        transactions.end_savepoint(call.identity, _name(request.savepoint_id), call.check, release=release)
+
     # Metadata
 
     def sql_info(self, call: Call, command: pb.CommandGetSqlInfo) -> pa.Table:
@@ -109,7 +163,13 @@ class PostgresService(FlightSqlService[Call]):
         if not command.info or info.FROM_DATABASE & set(command.info):
             found = self._metadata.facts(call.check)
             version, keywords = found.version, found.keywords
-        known = info.values(version, keywords, handle_s=LIFETIME_S, statement_bytes=MAX_REQUEST_BYTES)
+        known = info.values(
+            version,
+            keywords,
+            handle_s=LIFETIME_S,
+            statement_bytes=MAX_REQUEST_BYTES,
+            writes=self._reads.writes is not None,
+        )
         return sql_info(known, command.info)
 
     def xdbc_type_info(self, call: Call, command: pb.CommandGetXdbcTypeInfo) -> pa.Table:  # noqa: ARG002
@@ -181,11 +241,20 @@ class PostgresService(FlightSqlService[Call]):
         """Forget the session's options."""
         return options.close(call)
 
-    def _require_no_transaction(
-        self, request: pb.CommandStatementQuery | pb.ActionCreatePreparedStatementRequest
-    ) -> None:
-        if request.transaction_id:
-            self.unsupported("a transaction of several statements")
+    def _writes(self, what: str) -> Writes:
+        if self._reads.writes is None:
+            self.unsupported(what)
+        return self._reads.writes
+
+    def _transaction(self, name: bytes) -> str:
+        """Return the transaction that a request names, empty where it names none."""
+        if name:
+            self._writes("a transaction of several statements")
+        return _name(name)
+
+
+def _name(raw: bytes) -> str:
+    return raw.decode("ascii", "replace")
 
 
 def _batches(reader: flight.MetadataRecordBatchReader, call: Call) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from adbc_driver_flightsql import dbapi
 
+from demo.postgres import EmbeddedPostgres
 from tests.flight_server.sql.rpc import RawClient
 from tests.helpers.server import ServerProcess
 
@@ -54,3 +55,24 @@ def shop(database: psycopg.Connection) -> psycopg.Connection:
         '''
     )
     return database
+
+
+@pytest.fixture(scope="session")
+def writable(postgres: EmbeddedPostgres) -> Iterator[ServerProcess]:
+    """A server that lets clients write."""
+    with ServerProcess(postgres.dsn(), "--allow-writes") as process:
+        yield process
+
+
+@pytest.fixture
+def writer(writable: ServerProcess) -> Iterator[dbapi.Connection]:
+    """ADBC's connection to it, every statement a transaction by itself."""
+    with dbapi.connect(writable.uri, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def raw_writer(writable: ServerProcess) -> Iterator[RawClient]:
+    """A client of it that sends the protocol's messages as they are."""
+    with RawClient(writable.uri) as client:
+        yield client

@@ -1,0 +1,126 @@
+"""Transactions that write, and statements outside of any: on connections that nobody else uses meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import pq
+
+from kernels.errors import ConnectionLostError, OutcomeUnknownError, PostgresError, RequestError
+from transport import statements
+from transport.failures import from_psycopg, translated
+from transport.session import Session, identifier, literal
+from transport.statements import Row
+
+BEGIN_SQL = """
+begin isolation level {isolation} read write;
+select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true){more}
+"""
+ABORTED = "25P02"
+ISOLATION = "read committed"
+
+
+class WriteSession(Session):
+    """A connection in a transaction that may write, used by one thread at a time.
+
+    Leaving the context ends the transaction by ROLLBACK, unless `commit` has ended it.
+    """
+
+    def _begin(self) -> None:
+        timeout_s = self._options.statement_timeout_s
+        path = self._options.search_path
+        self._connection.execute(
+            BEGIN_SQL.format(
+                isolation=ISOLATION,
+                statement_ms=0 if timeout_s is None else max(1, int(timeout_s * 1000)),
+                lock_ms=int(self._options.lock_timeout_s * 1000),
+                more=f", set_config('search_path', {literal(identifier(path))}, true)" if path else "",
+            ).encode()
+        )
+
+    def update(self, sql: str, rows: Sequence[Row], check: Callable[[], None]) -> int:
+        """Run a statement once for each row of parameters; see `transport.statements.run`."""
+        return statements.run(self._connection, sql, rows, check)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read a reply inside; the transaction goes on also where the reading is given up, or fails."""
+        self.execute("savepoint pgflight_reading")
+        try:
+            yield
+        except BaseException:
+            self.abandon()
+            self.execute("rollback to savepoint pgflight_reading")
+            raise
+        self.execute("release savepoint pgflight_reading")
+
+    def execute(self, sql: str) -> None:
+        """Run a statement of our own."""
+        with translated():
+            self._connection.execute(sql.encode())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction still goes on: a statement may have ended it, and a connection may be lost."""
+        return self._connection.pgconn.transaction_status in (
+            pq.TransactionStatus.INTRANS,
+            pq.TransactionStatus.INERROR,
+        )
+
+    def commit(self) -> None:
+        """End the transaction, and make what it did last.
+
+        Raises
+        ------
+        PostgresError
+            It could not be: everything is rolled back.
+        OutcomeUnknownError
+            The connection was lost before PostgreSQL's answer came.
+        """
+        try:
+            done = self._connection.execute(b"commit")
+        except psycopg.Error as failure:
+            error = from_psycopg(failure)
+            if isinstance(error, ConnectionLostError):
+                raise OutcomeUnknownError("COMMIT") from failure
+            raise error from failure
+        if done.statusmessage != "COMMIT":
+            raise PostgresError("the transaction was rolled back: a statement in it had failed", ABORTED)
+
+
+class BareSession(Session):
+    """A connection outside of any transaction, for statements that are transactions by themselves.
+
+    Its settings are made for PostgreSQL's session: the pool resets what it gets back.
+    """
+
+    def _begin(self) -> None:
+        timeout_s, path = self._options.statement_timeout_s, self._options.search_path
+        self._connection.execute(
+            "select pg_catalog.set_config('statement_timeout', %s, false), "
+            "pg_catalog.set_config('lock_timeout', %s, false), "
+            "pg_catalog.set_config('search_path', coalesce(%s, pg_catalog.current_setting('search_path')), false)",
+            [
+                str(0 if timeout_s is None else max(1, int(timeout_s * 1000))),
+                str(int(self._options.lock_timeout_s * 1000)),
+                identifier(path) if path else None,
+            ],
+        )
+
+    def update(self, sql: str, row: Row, check: Callable[[], None]) -> int:
+        """Run a statement; return how many rows it changed, -1 where PostgreSQL does not count.
+
+        Raises
+        ------
+        OutcomeUnknownError
+            The connection was lost before PostgreSQL's answer came.
+        """
+        try:
+            changed = statements.run(self._connection, sql, [row], check)
+        except ConnectionLostError as failure:
+            raise OutcomeUnknownError("the statement") from failure
+        if self._connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            raise RequestError("transactions are begun and ended by their own calls, not by statements")
+        return changed
