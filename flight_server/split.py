@@ -105,6 +105,7 @@ def divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], 
         Streams wanted at most.
     """
     try:
+        _require_wanted(request, streams)
         with session.savepoint():
             return _divide(session, request, columns, streams)
     except _KeepWhole as reason:
@@ -130,13 +131,17 @@ def shape_of(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
     return _sql_shape(statement.bare(request.sql or ""))
 
 
-def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], streams: int) -> Division:
+def _require_wanted(request: ReadRequest, streams: int) -> None:
+    """Keep what is not worth looking at whole, before PostgreSQL is asked anything."""
     if streams < 2:
         raise _KeepWhole("one stream is enough, or all that was asked for")
     if request.params:
         raise _KeepWhole("the statement has parameters")
     if request.limit is not None:
         raise _KeepWhole("a limit counts rows of the whole")
+
+
+def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], streams: int) -> Division:
     shape = shape_of(request, columns)
     found, problem = session.leaves(shape.relation)
     if problem:

@@ -76,6 +76,10 @@ from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass(%s)
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+FIRST_USER_OID = 16384
+"""PostgreSQL's FirstNormalObjectId: what has an OID below it is PostgreSQL's own."""
+MAX_DISPLAYS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class TypeInfo:
@@ -129,6 +133,7 @@ class TypeCache:
 
     def __init__(self) -> None:
         self._types: dict[int, TypeInfo] = {}
+        self._displays: dict[tuple[int, int], str] = {}
         self._lock = threading.Lock()
 
     def look_up(self, connection: Connection, oids: Sequence[int]) -> dict[int, TypeInfo]:
@@ -142,6 +147,25 @@ class TypeCache:
                 self._types.update(found)
         with self._lock:
             return {oid: self._types.get(oid, UNKNOWN_TYPE) for oid in oids}
+
+    def displayed(self, connection: Connection, wanted: Sequence[tuple[int, int]]) -> list[str]:
+        """Return types with their modifiers as SQL writes them, asking PostgreSQL for new ones.
+
+        Types of users are asked for each time: how they are written depends on the search path.
+        """
+        with self._lock:
+            known = {each: self._displays[each] for each in set(wanted) if each in self._displays}
+        missing = sorted(set(wanted) - known.keys())
+        if missing:
+            oids, typmods = zip(*missing, strict=True)
+            rows = connection.execute(DISPLAY_SQL, (list(oids), list(typmods))).fetchall()
+            asked = {each: row[0] for each, row in zip(missing, rows, strict=True)}
+            with self._lock:
+                if len(self._displays) > MAX_DISPLAYS:
+                    self._displays.clear()
+                self._displays.update({each: text for each, text in asked.items() if each[0] < FIRST_USER_OID})
+            known |= asked
+        return [known[each] for each in wanted]
 
 
 def describe_result(
@@ -203,8 +227,7 @@ def _complete(connection: Connection, types: TypeCache, found: Sequence[_Field])
     """Add what the catalog knows of types and origins."""
     infos = types.look_up(connection, [field.type_oid for field in found])
     origins = _origins(connection, found)
-    oids, typmods = [field.type_oid for field in found], [field.typmod for field in found]
-    displays = [row[0] for row in connection.execute(DISPLAY_SQL, (oids, typmods)).fetchall()]
+    displays = types.displayed(connection, [(field.type_oid, field.typmod) for field in found])
     columns = []
     for field, display in zip(found, displays, strict=True):
         info = infos[field.type_oid]

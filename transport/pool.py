@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import psycopg
 import psycopg_pool
@@ -28,6 +29,8 @@ CANCEL_WAIT_S = 1.0
 CONNECT_WAIT_S = 5.0
 """How long a new connection may take before we ask ourselves why: PostgreSQL restarting is waited for."""
 CONNECT_TIMEOUT_S = 10
+FRESH_S = 1.0
+"""A connection that was used so recently is not asked whether it is alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class ConnectionPool:
         self._options = options or PoolOptions()
         self._dsn = dsn
         self.types = TypeCache()
+        self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._slots = Slots(self._options.max_connections, self._options.max_waiting)
         self._pool: psycopg_pool.ConnectionPool[Connection] = psycopg_pool.ConnectionPool(
             dsn,
@@ -133,8 +137,7 @@ class ConnectionPool:
             max_idle=self._options.idle_s,
             kwargs={"autocommit": True, "prepare_threshold": None},
             configure=_configure,
-            reset=_reset,
-            check=psycopg_pool.ConnectionPool.check_connection,
+            check=self._check,
             open=True,
             name="pgflight",
         )
@@ -183,8 +186,19 @@ class ConnectionPool:
             psycopg.connect(self._dsn, connect_timeout=CONNECT_TIMEOUT_S).close()  # raises the reason
             return self._pool.getconn()
 
+    def _check(self, connection: Connection) -> None:
+        """Make sure that a connection is alive, unless it was used just now."""
+        if time.monotonic() - self._used.get(connection, 0.0) > FRESH_S:
+            psycopg_pool.ConnectionPool.check_connection(connection)
+
+    def scrub(self, connection: Connection) -> None:
+        """Forget all that statements may have left in PostgreSQL's session."""
+        connection.execute(b"discard all")
+        _configure(connection)
+
     def give_back(self, connection: Connection) -> None:
-        """Return a connection whose protocol state is known and which is in no transaction."""
+        """Return a connection whose protocol state is known, in no transaction, with nothing of its last user."""
+        self._used[connection] = time.monotonic()
         self._pool.putconn(connection)
         self._slots.give_back()
 
@@ -212,9 +226,3 @@ def _configure(connection: Connection) -> None:
     connection.execute(SETUP_SQL.encode())
     if connection.info.server_version >= 140000:
         connection.execute(CHECK_INTERVAL_SQL.encode())
-
-
-def _reset(connection: Connection) -> None:
-    """Forget what the last user's query may have left in the session (runs in the pool's own thread)."""
-    connection.execute(b"discard all")
-    _configure(connection)

@@ -15,9 +15,9 @@ from psycopg import pq
 from kernels.column import Column
 from kernels.errors import DecodeError, OverloadedError, PostgresError, RequestError, SnapshotEndedError
 from kernels.typing import Allocate
-from transport import catalog, partition, snapshot, volatility
+from transport import catalog, partition, snapshot, statements, volatility
 from transport.catalog import Connection, Table
-from transport.failures import require_ok, translated
+from transport.failures import translated
 from transport.libpq import hang_up
 from transport.messages import Request
 from transport.partition import Leaf
@@ -130,12 +130,16 @@ class Session:
             self._pool.discard(self._connection)
             return
         try:
-            self._connection.execute(b"rollback")
+            self._end()
         except psycopg.Error as failure:
             log.info("rollback failed", error=str(failure))
             self._pool.discard(self._connection)
             return
         self._pool.give_back(self._connection)
+
+    def _end(self) -> None:
+        """Undo all, and forget what a READ ONLY transaction can leave behind in PostgreSQL's session."""
+        self._connection.execute(b"rollback; deallocate all; select pg_catalog.pg_advisory_unlock_all()")
 
     def _begin(self) -> None:
         timeout_s, idle_s = self._options.statement_timeout_s, self._options.idle_timeout_s
@@ -203,9 +207,7 @@ class Session:
     def _parse(self, sql: str) -> pq.abc.PGresult:
         if "\0" in sql:
             raise RequestError("the statement contains a zero byte")
-        pgconn = self._connection.pgconn
-        require_ok(pgconn.prepare(b"", sql.encode()))
-        return require_ok(pgconn.describe_prepared(b""))
+        return statements.describe(self._connection, sql)
 
     def names(self, sql: str, wanted: Sequence[str]) -> set[str]:
         """Return the first column of a query of the catalog that takes a list of names as ``$1``."""

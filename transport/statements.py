@@ -48,12 +48,26 @@ def run(connection: Connection, sql: str, rows: Sequence[Row], check: Callable[[
         The connection is gone.
     """
     talk = _Talk(connection, check)
-    connection.pgconn.nonblocking = 1
     with translated():
         try:
             return talk.once(sql, rows[0]) if len(rows) == 1 else talk.many(sql, rows)
         finally:
             talk.settle()
+
+
+def describe(connection: Connection, sql: str) -> abc.PGresult:
+    """Parse a statement and return its description, in one exchange.
+
+    Raises
+    ------
+    PostgresError
+        PostgreSQL refuses the text.
+    """
+    talk = _Talk(connection, _go_on)
+    try:
+        return talk.describe(sql)
+    finally:
+        talk.settle()
 
 
 class _Talk:
@@ -64,6 +78,8 @@ class _Talk:
         self._pgconn = connection.pgconn
         self._check = check
         self._asked = False
+        self._nonblocking = connection.pgconn.nonblocking
+        self._pgconn.nonblocking = 1
 
     def once(self, sql: str, row: Row) -> int:
         self._pgconn.send_query_params(sql.encode(), _encoded(row))
@@ -75,6 +91,14 @@ class _Talk:
         counts = [self._group(rows[at : at + GROUP_ROWS]) for at in range(0, max(1, len(rows)), GROUP_ROWS)]
         return sum(counts) if min(counts) >= 0 else -1
 
+    def describe(self, sql: str) -> abc.PGresult:
+        self._pgconn.enter_pipeline_mode()
+        self._pgconn.send_prepare(b"", sql.encode())
+        self._pgconn.send_describe_prepared(b"")
+        self._pgconn.pipeline_sync()
+        _, described = self._results()
+        return described
+
     def settle(self) -> None:
         """Leave the connection idle: cancel what is under way, and read its end."""
         if self._pgconn.status != pq.ConnStatus.OK:
@@ -85,7 +109,7 @@ class _Talk:
             self._results(proper=False)
         if self._piped:
             self._pgconn.exit_pipeline_mode()
-        self._pgconn.nonblocking = 0
+        self._pgconn.nonblocking = self._nonblocking
 
     def _group(self, rows: Sequence[Row]) -> int:
         for row in rows:

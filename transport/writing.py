@@ -28,6 +28,10 @@ class WriteSession(Session):
     Leaving the context ends the transaction by ROLLBACK, unless `commit` has ended it.
     """
 
+    def _end(self) -> None:
+        self._connection.execute(b"rollback")
+        self._pool.scrub(self._connection)
+
     def _begin(self) -> None:
         timeout_s = self._options.statement_timeout_s
         path = self._options.search_path
@@ -91,10 +95,11 @@ class WriteSession(Session):
 
 
 class BareSession(Session):
-    """A connection outside of any transaction, for statements that are transactions by themselves.
+    """A connection outside of any transaction, for statements that are transactions by themselves."""
 
-    Its settings are made for PostgreSQL's session: the pool resets what it gets back.
-    """
+    def _end(self) -> None:
+        self._connection.execute(b"rollback")
+        self._pool.scrub(self._connection)
 
     def _begin(self) -> None:
         timeout_s, path = self._options.statement_timeout_s, self._options.search_path
