@@ -44,6 +44,11 @@ class HostBackend:
         """Decode the rows of a block into an arena."""
         return host.decode
 
+    @property
+    def encode(self) -> Any:
+        """The kernels that write rows for COPY BINARY."""
+        return host.encode
+
     def decoder(self, planned: Plan, allocate: Allocate, *, kind: int, batch_bytes: int) -> Decoder:
         """Make a decoder of host blocks."""
         return Decoder(planned, self, allocate, kind=kind, batch_bytes=batch_bytes)

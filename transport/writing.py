@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import pq
@@ -19,6 +21,7 @@ begin isolation level {isolation} read write;
 select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true){more}
 """
 ABORTED = "25P02"
+MODIFIER = re.compile(r"\(\s*-?\d+\s*(,\s*-?\d+\s*)?\)")
 ISOLATION = "read committed"
 
 
@@ -47,6 +50,40 @@ class WriteSession(Session):
     def update(self, sql: str, rows: Sequence[Row], check: Callable[[], None]) -> int:
         """Run a statement once for each row of parameters; see `transport.statements.run`."""
         return statements.run(self._connection, sql, rows, check)
+
+    def exists(self, relation: str) -> bool:
+        """Tell whether there is a relation, named as in SQL."""
+        return bool(self._one("select pg_catalog.to_regclass($1) is not null", relation))
+
+    def type_called(self, name: str) -> str | None:
+        """Return a type, as SQL writes it, by what somebody calls it, with its modifier; None if there is none."""
+        bare, _, modifier = name.partition("(")
+        if modifier and not MODIFIER.fullmatch("(" + modifier):
+            return None
+        try:
+            with self.savepoint():
+                found = self._one("select pg_catalog.format_type(pg_catalog.to_regtype($1), null)", bare)
+        except PostgresError:  # it is not even written like a type
+            return None
+        if found is None:
+            return None
+        return f"{found}({modifier}" if modifier else str(found)
+
+    def copy_in(self, sql: str, chunks: Iterable[bytes | memoryview]) -> int:
+        """Send what a ``COPY … FROM STDIN`` takes; return the number of rows.
+
+        If the chunks end by an exception, nothing is loaded.
+        """
+        with translated(), self._connection.cursor() as cursor:
+            with cursor.copy(sql.encode()) as copy:
+                for chunk in chunks:
+                    copy.write(chunk)
+            return cursor.rowcount
+
+    def _one(self, sql: str, name: str) -> Any:
+        with translated():
+            row = psycopg.RawCursor(self._connection).execute(sql, [name]).fetchone()
+        return row[0] if row else None
 
     @contextmanager
     def reading(self) -> Iterator[None]:

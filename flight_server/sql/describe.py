@@ -66,6 +66,11 @@ def describe_in(session: Session, request: ReadRequest) -> PreparedStatement:
     return PreparedStatement(targets, plan(parameters, policy).schema, plan(columns, policy).schema)
 
 
+def columns_in(session: Session, sql: str) -> tuple[Column, ...]:
+    """Return the columns of a statement's result, in a session's transaction."""
+    return session.describe_any(sql)[2]
+
+
 def _parameter(name: str, oid: int, info: TypeInfo) -> Column:
     """Describe a parameter; a type whose bytes only PostgreSQL understands is given as text."""
     if oid not in BY_OID and info.kind != "e":

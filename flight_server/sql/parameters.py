@@ -49,13 +49,33 @@ def text_rows(batch: pa.RecordBatch, targets: Sequence[int]) -> list[Row]:
     """
     if batch.num_columns != len(targets):
         raise RequestError(f"the statement takes {len(targets)} parameters, {batch.num_columns} were given")
+    names = [f"parameter ${number}" for number in range(1, len(targets) + 1)]
+    return list(zip(*text_columns(batch, names, targets), strict=True))
+
+
+def text_columns(batch: pa.RecordBatch, names: Sequence[str], targets: Sequence[int]) -> list[Texts]:
+    """Return the columns of a batch as PostgreSQL's text forms.
+
+    Parameters
+    ----------
+    batch : RecordBatch
+    names : sequence of str
+        How errors call the columns.
+    targets : sequence of int
+        As for `text_rows`.
+
+    Raises
+    ------
+    RequestError
+        Naming the column whose type or value has no exact form.
+    """
     columns = []
-    for index, (column, target) in enumerate(zip(batch.columns, targets, strict=True), start=1):
+    for column, name, target in zip(batch.columns, names, targets, strict=True):
         try:
             columns.append(text_column(column, target))
         except _Refused as reason:
-            raise RequestError(f"parameter ${index} ({column.type}): {reason}") from reason
-    return list(zip(*columns, strict=True))
+            raise RequestError(f"{name} ({column.type}): {reason}") from reason
+    return columns
 
 
 def text_column(values: pa.Array, target: int) -> Texts:

@@ -14,6 +14,7 @@ from flight_server.sql import handles, info, options
 from flight_server.sql.calls import Call
 from flight_server.sql.describe import describe
 from flight_server.sql.handles import Handle
+from flight_server.sql.ingest import ingest
 from flight_server.sql.metadata import Metadata
 from flight_server.sql.prepared import LIFETIME_S, PreparedStatements
 from flight_server.sql.reads import Reads
@@ -78,6 +79,12 @@ class PostgresService(FlightSqlService[Call]):
         writes = self._writes("CommandStatementUpdate")
         request = self._reads.request(call, command.query)
         return writes.update(call, request, self._transaction(command.transaction_id), NO_PARAMETERS)
+
+    def ingest(
+        self, call: Call, command: pb.CommandStatementIngest, reader: flight.MetadataRecordBatchReader
+    ) -> int:
+        """Load batches into a table."""
+        return ingest(call, self._writes("CommandStatementIngest"), command, reader)
 
     # Prepared statements
 

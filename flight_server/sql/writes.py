@@ -101,7 +101,7 @@ class Writes:
         if not len(self.describe(call, request, transaction).result):
             rows = request.rows if request.rows is not None else (request.params,)
             return pa.schema([]), "", self.update(call, request, transaction, rows)
-        with self._transaction(call, request, transaction) as session:
+        with self.transaction(call, request, transaction) as session:
             table = self._collect(call, request, session)
             if not transaction:
                 session.commit()
@@ -144,7 +144,8 @@ class Writes:
             yield from batches
 
     @contextmanager
-    def _transaction(self, call: Call, request: ReadRequest, name: str) -> Iterator[WriteSession]:
+    def transaction(self, call: Call, request: ReadRequest, name: str) -> Iterator[WriteSession]:
+        """Write inside: in a client's transaction, or in one that is rolled back if nobody commits it."""
         if name:
             with self.transactions.use(call.identity, name, call.check) as session:
                 yield session

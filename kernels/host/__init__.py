@@ -1,7 +1,8 @@
 """The CPU twin of the kernels: Numba, compiled once for all schemas and cached on disk."""
 
+from kernels.host import encode
 from kernels.host._jit import cache_directory
 from kernels.host.decode import decode
 from kernels.host.scan import scan
 
-__all__ = ["cache_directory", "decode", "scan"]
+__all__ = ["cache_directory", "decode", "encode", "scan"]
