@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 import flight_sql
-from flight_server.auth import Caller
+from flight_server.auth.caller import Caller
 from flight_server.pipeline import Pipeline
 from flight_server.request import MAX_REQUEST_BYTES
 from flight_server.sql.calls import Call
@@ -68,6 +68,11 @@ class Frontend:
         reads = Reads(pipeline, signer, endpoints, writes)
         self._router = flight_sql.Router(PostgresService(reads, cancel))
         self._logins = logins
+
+    @property
+    def transactions(self) -> int:
+        """Transactions that are open."""
+        return 0 if self._transactions is None else len(self._transactions)
 
     def close(self) -> None:
         """Roll back the transactions that are open."""

@@ -1,0 +1,198 @@
+"""Identities apart from one another: each has connections, snapshots, statements and caches of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from flight_server.pipeline import Pipeline
+from flight_server.sql.frontend import Frontend
+from kernels.errors import ConnectionLostError, OverloadedError
+
+log = structlog.get_logger("pgflight.login")
+
+TICK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """How many identities are served at once.
+
+    Parameters
+    ----------
+    count : int
+        Each has a pool of its own; their sizes together are the server's limit.
+    idle_s : float
+        What is kept for an identity is let go of when it has not called for so long; 0 for never.
+    wait_s : float
+        How long a call waits for one of the others to be idle.
+    """
+
+    count: int = 1
+    idle_s: float = 0.0
+    wait_s: float = 30.0
+
+
+@dataclass(eq=False, slots=True)
+class Tenant:
+    """What the server has for one identity.
+
+    Parameters
+    ----------
+    identity : str
+    pipeline : Pipeline
+        With connections, snapshots and type cache of its own.
+    sql : Frontend
+        With statements and metadata of its own.
+    """
+
+    identity: str
+    pipeline: Pipeline
+    sql: Frontend
+    users: int = 0
+    dropped: bool = False
+    called_at: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody needs it: snapshots and transactions are there for calls that are still to come."""
+        return self.users == 0 and self.pipeline.keeper.count == 0 and not self.sql.transactions
+
+    def close(self) -> None:
+        """End its transactions, snapshots and connections."""
+        self.sql.close()
+        self.pipeline.keeper.close()
+        self.pipeline.close_connections()
+        log.info("identity closed", identity=self.identity)
+
+
+class Tenants:
+    """Opens what an identity needs when it calls, and closes it when it is idle.  Thread-safe.
+
+    Parameters
+    ----------
+    open_pipeline : callable
+        Returns the pipeline of an identity; raises where it has no access.
+    open_sql : callable
+        Returns what speaks Flight SQL on a pipeline.
+    limits : TenantLimits
+    on_lost : callable
+        Told of an identity whose connection to PostgreSQL could not be had, or was lost.
+    """
+
+    def __init__(
+        self,
+        open_pipeline: Callable[[str], Pipeline],
+        open_sql: Callable[[Pipeline], Frontend],
+        limits: TenantLimits,
+        on_lost: Callable[[str], None] = lambda _identity: None,
+    ) -> None:
+        self._open_pipeline = open_pipeline
+        self._open_sql = open_sql
+        self._limits = limits
+        self._on_lost = on_lost
+        self._tenants: OrderedDict[str, Tenant] = OrderedDict()
+        self._dropped: set[Tenant] = set()
+        self._changed = threading.Condition()
+        self._closed = threading.Event()
+        if limits.idle_s:
+            threading.Thread(target=self._reap, name="tenants", daemon=True).start()
+
+    @contextmanager
+    def of(self, identity: str) -> Iterator[Tenant]:
+        """Use what an identity has; it is not closed meanwhile.
+
+        Raises
+        ------
+        OverloadedError
+            As many others as may be are served just now.
+        """
+        tenant = self._enter(identity)
+        try:
+            yield tenant
+        except ConnectionLostError:
+            self._on_lost(identity)
+            raise
+        finally:
+            self._leave(tenant)
+
+    def drop(self, identity: str) -> None:
+        """Forget what an identity has: its next call begins anew, those under way end first."""
+        with self._changed:
+            tenant = self._tenants.pop(identity, None)
+            if tenant is None:
+                return
+            tenant.dropped = True
+            self._dropped.add(tenant)
+            over = self._take_over()
+        _close(over)
+
+    def all(self) -> list[Tenant]:
+        """Return those of now."""
+        with self._changed:
+            return [*self._tenants.values(), *self._dropped]
+
+    def close(self) -> None:
+        """Close all."""
+        self._closed.set()
+        with self._changed:
+            tenants = [*self._tenants.values(), *self._dropped]
+            self._tenants.clear()
+            self._dropped.clear()
+        _close(tenants)
+
+    def _enter(self, identity: str) -> Tenant:
+        deadline = time.monotonic() + self._limits.wait_s
+        with self._changed:
+            while identity not in self._tenants:
+                if len(self._tenants) + len(self._dropped) < self._limits.count:
+                    pipeline = self._open_pipeline(identity)  # connects to nothing yet
+                    self._tenants[identity] = Tenant(identity, pipeline, self._open_sql(pipeline))
+                    break
+                idle = next((tenant for tenant in self._tenants.values() if tenant.idle), None)
+                if idle is not None:
+                    self._tenants.pop(idle.identity).close()
+                elif not self._changed.wait(deadline - time.monotonic()):
+                    raise OverloadedError(
+                        f"{self._limits.count} identities are served at once: try again (max_connections)"
+                    )
+            tenant = self._tenants[identity]
+            self._tenants.move_to_end(identity)
+            tenant.users += 1
+            return tenant
+
+    def _leave(self, tenant: Tenant) -> None:
+        with self._changed:
+            tenant.users -= 1
+            tenant.called_at = time.monotonic()
+            over = self._take_over()
+            self._changed.notify_all()
+        _close(over)
+
+    def _take_over(self) -> list[Tenant]:
+        """Take out those that were dropped and have no calls left, to be closed."""
+        over = [tenant for tenant in self._dropped if tenant.users == 0]
+        self._dropped.difference_update(over)
+        return over
+
+    def _reap(self) -> None:
+        """Close those that are idle for long (runs in a thread of its own)."""
+        while not self._closed.wait(min(TICK_S, self._limits.idle_s / 4)):
+            horizon = time.monotonic() - self._limits.idle_s
+            with self._changed:
+                over = [tenant for tenant in self._tenants.values() if tenant.idle and tenant.called_at < horizon]
+                for tenant in over:
+                    del self._tenants[tenant.identity]
+                self._changed.notify_all()
+            _close(over)
+
+
+def _close(tenants: list[Tenant]) -> None:
+    for tenant in tenants:
+        tenant.close()
