@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
+from flight_server import startup
 from flight_server.auth.certificates import Certificates
 from flight_server.auth.mapping import LoginMap
 from flight_server.auth.postgres import PostgresPasswords
@@ -25,6 +27,10 @@ class NamedBackend(Backend, Protocol):
         """Return how to connect to PostgreSQL for an identity, at the server that the server's DSN names."""
 
 
+def _nothing(_identity: str) -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who is let in, and what is opened for them.
@@ -37,6 +43,8 @@ class Access:
     limits : TenantLimits
     snapshot_max_s : float
         How long a snapshot is held at most.
+    vet : callable
+        Raises where an identity's PostgreSQL login is not to be used.
     on_lost : callable
         Told of an identity whose connection to PostgreSQL could not be had, or was lost.
     """
@@ -45,7 +53,8 @@ class Access:
     open_pipeline: Callable[[str], Pipeline]
     limits: TenantLimits
     snapshot_max_s: float
-    on_lost: Callable[[str], None] = lambda _identity: None
+    vet: Callable[[str], None] = _nothing
+    on_lost: Callable[[str], None] = _nothing
 
 
 def build(
@@ -80,13 +89,27 @@ def build(
             settings.snapshot_max_s,
         )
     each = min(settings.identity_connections, settings.max_connections)
-    return Access(
+    limits = TenantLimits(
+        count=settings.max_connections // each,
+        idle_s=settings.identity_idle_s,
+        wait_s=settings.connection_wait_s,
+        vet_s=settings.login_recheck_s,
+    )
+    access = Access(
         backend,
         lambda identity: open_pipeline(backend.conninfo(identity, dsn), each),
-        TenantLimits(settings.max_connections // each, settings.identity_idle_s, settings.connection_wait_s),
+        limits,
         settings.snapshot_max_s,
-        backend.doubt if isinstance(backend, PostgresPasswords) else lambda _identity: None,
     )
+    if isinstance(backend, PostgresPasswords):  # looks at logins itself, whenever it asks PostgreSQL
+        return replace(access, on_lost=backend.doubt)
+    return replace(access, vet=partial(_vet, backend, settings))
+
+
+def _vet(backend: NamedBackend, settings: Settings, identity: str) -> None:
+    """Connect once as an identity, and look at what its login may do."""
+    conninfo = backend.conninfo(identity, settings.dsn.get_secret_value())
+    startup.require_safe_login(startup.probe(conninfo), allow_superuser=settings.allow_superuser)
 
 
 def _named(settings: Settings, key: bytes, on_change: Callable[[str], None]) -> NamedBackend | None:

@@ -90,7 +90,7 @@ class FlightServer(flight.FlightServerBase):
         self._streams = 0
         self._streams_changed = threading.Condition()
         self._callers = CallerFactory(access.backend, self._draining)
-        self.tenants = Tenants(access.open_pipeline, self._open_sql, access.limits, access.on_lost)
+        self.tenants = Tenants(access.open_pipeline, self._open_sql, access.limits, access.vet, access.on_lost)
         hide_tracebacks()
         super().__init__(
             listen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ class Service:
                 TicketSigner(settings.ticket_key(), settings.ticket_lifetime_s),
                 info=self.info,
                 certificates=_certificates(settings),
-                client_authority=_read(settings.tls_client_ca) if settings.tls_client_ca else None,
+                client_authority=_authority(settings),
                 replicas=settings.replica_uris(),
                 transactions=_transactions(settings),
             )
@@ -230,6 +231,17 @@ def _certificates(settings: Settings) -> list[tuple[bytes, bytes]] | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return [(_read(settings.tls_cert), _read(settings.tls_key))]
+
+
+def _authority(settings: Settings) -> bytes | None:
+    if settings.tls_client_ca is None:
+        return None
+    text = _read(settings.tls_client_ca)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=text.decode())
+    except (ssl.SSLError, ValueError) as failure:
+        raise ConfigError(f"tls_client_ca: {settings.tls_client_ca} holds no PEM certificates") from failure
+    return text
 
 
 def _read(path: Path) -> bytes:

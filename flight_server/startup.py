@@ -64,10 +64,10 @@ def probe(dsn: str) -> PostgresFacts:
         PostgreSQL cannot be reached.
     """
     with translated(), psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
-        return _facts(connection)
+        return look(connection)
 
 
-def require_safe_login(connection: psycopg.Connection[tuple[Any, ...]], *, allow_superuser: bool) -> None:
+def require_safe_login(facts: PostgresFacts, *, allow_superuser: bool) -> None:
     """Refuse a client's login for what the server's own would be refused for.
 
     Raises
@@ -75,13 +75,12 @@ def require_safe_login(connection: psycopg.Connection[tuple[Any, ...]], *, allow
     ForbiddenError
         Naming the power.
     """
-    with translated():
-        facts = _facts(connection)
     if facts.dangers and not allow_superuser:
         raise ForbiddenError(f"the PostgreSQL role {facts.role!r} {' and '.join(facts.dangers)}: not let in")
 
 
-def _facts(connection: psycopg.Connection[tuple[Any, ...]]) -> PostgresFacts:
+def look(connection: psycopg.Connection[tuple[Any, ...]]) -> PostgresFacts:
+    """Return what there is to know of a connection's server and role."""
     row = connection.execute(ROLE_SQL).fetchone()
     assert row is not None  # noqa: S101 (the role and the database of a session exist)
     version = connection.info.server_version

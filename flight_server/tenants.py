@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -32,11 +33,14 @@ class TenantLimits:
         What is kept for an identity is let go of when it has not called for so long; 0 for never.
     wait_s : float
         How long a call waits for one of the others to be idle.
+    vet_s : float
+        An identity's PostgreSQL login is looked at again when that was last done so long ago.
     """
 
     count: int = 1
     idle_s: float = 0.0
     wait_s: float = 30.0
+    vet_s: float = 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -56,8 +60,9 @@ class Tenant:
     pipeline: Pipeline
     sql: Frontend
     users: int = 0
-    dropped: bool = False
     called_at: float = 0.0
+    vetted_at: float = -math.inf
+    vetting: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def idle(self) -> bool:
@@ -82,6 +87,8 @@ class Tenants:
     open_sql : callable
         Returns what speaks Flight SQL on a pipeline.
     limits : TenantLimits
+    vet : callable
+        Raises where an identity's PostgreSQL login is not to be used, or not any more.
     on_lost : callable
         Told of an identity whose connection to PostgreSQL could not be had, or was lost.
     """
@@ -91,11 +98,13 @@ class Tenants:
         open_pipeline: Callable[[str], Pipeline],
         open_sql: Callable[[Pipeline], Frontend],
         limits: TenantLimits,
-        on_lost: Callable[[str], None] = lambda _identity: None,
+        vet: Callable[[str], None],
+        on_lost: Callable[[str], None],
     ) -> None:
         self._open_pipeline = open_pipeline
         self._open_sql = open_sql
         self._limits = limits
+        self._vet = vet
         self._on_lost = on_lost
         self._tenants: OrderedDict[str, Tenant] = OrderedDict()
         self._dropped: set[Tenant] = set()
@@ -115,6 +124,10 @@ class Tenants:
         """
         tenant = self._enter(identity)
         try:
+            with tenant.vetting:  # calls that come at the same time wait for the first one's result
+                if time.monotonic() - tenant.vetted_at > self._limits.vet_s:
+                    self._vet(identity)
+                    tenant.vetted_at = time.monotonic()
             yield tenant
         except ConnectionLostError:
             self._on_lost(identity)
@@ -128,7 +141,6 @@ class Tenants:
             tenant = self._tenants.pop(identity, None)
             if tenant is None:
                 return
-            tenant.dropped = True
             self._dropped.add(tenant)
             over = self._take_over()
         _close(over)

@@ -20,7 +20,7 @@ from flight_server.auth.mapping import OWN_CREDENTIALS
 from flight_server.auth.throttle import Throttle
 from flight_server.sql.login import Principal
 from kernels.errors import ForbiddenError, UnauthenticatedError
-from transport.failures import from_psycopg
+from transport.failures import from_psycopg, translated
 
 log = structlog.get_logger("pgflight.login")
 
@@ -213,10 +213,10 @@ class PostgresPasswords:
             if failure.pgconn is not None and failure.pgconn.used_password:
                 return False
             raise from_psycopg(failure) from failure
-        with connection:
+        with translated(), connection:
             if not connection.pgconn.used_password:
                 raise ForbiddenError("PostgreSQL lets this login in without a password: so will not this server")
-            startup.require_safe_login(connection, allow_superuser=self._allow_superuser)
+            startup.require_safe_login(startup.look(connection), allow_superuser=self._allow_superuser)
         return True
 
     def _remember(self, identity: str, password: str) -> None:

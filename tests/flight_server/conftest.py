@@ -1,0 +1,63 @@
+"""People with PostgreSQL passwords, and servers that ask for them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from demo.postgres import EmbeddedPostgres
+from tests.helpers.server import ServerProcess
+
+PASSWORDS = {"alice": "alice's: secret", "bob": "пароль bob", "mallory": "m"}
+
+
+def basic(user: str, password: str) -> str:
+    """An ``authorization`` header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.fixture(scope="session")
+def people(postgres_tls: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """A server where alice and bob each have a table that the other may not read; mallory is a superuser."""
+    with postgres_tls.connect(user="postgres") as connection:
+        for name, password in PASSWORDS.items():
+            connection.execute(f"create role {name} login {'superuser' if name == 'mallory' else ''}")
+            connection.execute(
+                psycopg.sql.SQL("alter role {} password {}").format(psycopg.sql.Identifier(name), password)
+            )
+            connection.execute(f"create schema {name} authorization {name}")
+            connection.execute(f"set role {name}")
+            connection.execute(
+                f"create table {name}.own as select i::int4 as n, '{name}' as who from generate_series(1, 50000) i"
+            )
+            connection.execute("reset role")
+    yield postgres_tls
+    with postgres_tls.connect(user="postgres") as connection:
+        for name in PASSWORDS:
+            connection.execute(f"drop schema {name} cascade")
+            connection.execute(f"drop role {name}")
+
+
+@pytest.fixture(scope="session")
+def password_server(people: EmbeddedPostgres) -> Iterator[ServerProcess]:
+    """Asks for PostgreSQL passwords."""
+    with ServerProcess(people.dsn(), "--login", "postgres", "--login-recheck-s", "1") as server:
+        yield server
+
+
+def backends(postgres: EmbeddedPostgres, user: str) -> int:
+    """Count a role's connections."""
+    with postgres.connect(user="postgres") as connection:
+        found = connection.execute("select count(*) from pg_stat_activity where usename = %s", [user]).fetchone()
+        assert found is not None
+        return int(found[0])
+
+
+def failed_logins(postgres: EmbeddedPostgres) -> int:
+    """Count the wrong passwords that PostgreSQL itself has seen."""
+    text = (postgres.directory / "postgres.log").read_text(errors="replace")
+    return len(re.findall("password authentication failed", text))
