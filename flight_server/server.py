@@ -18,6 +18,7 @@ from flight_server import actions
 from flight_server.access import Access
 from flight_server.auth.caller import MIDDLEWARE, Caller, CallerFactory
 from flight_server.lending import LentBatch
+from flight_server.options import parse_options
 from flight_server.pipeline import Pipeline
 from flight_server.planning import Preview, schema_digest
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_command, parse_path
@@ -26,7 +27,8 @@ from flight_server.sql import frontend as sql
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import server_ticket
 from flight_server.sql.transactions import TransactionLimits
-from flight_server.status import hide_tracebacks, typed, typed_batches
+from flight_server.status import hide_tracebacks, typed
+from flight_server.streams import stream
 from flight_server.tenants import Tenant, Tenants
 from flight_server.tickets import PREFIX, TicketSigner
 from kernels.errors import CancelledError, OverloadedError, RequestError, UnsupportedError
@@ -146,7 +148,7 @@ class FlightServer(flight.FlightServerBase):
         caller = self._callers.caller(context)
         if sql.speaks(ticket.ticket):
             steps = self._counted_sql(context, caller, ticket.ticket)
-            return flight.GeneratorStream(next(steps), typed_batches(steps))
+            return stream(next(steps), steps, parse_options(caller.options).compression)
         digest = share = None
         if ticket.ticket.startswith(PREFIX):
             opened = self._signer.open(ticket.ticket, caller.identity)
@@ -157,7 +159,7 @@ class FlightServer(flight.FlightServerBase):
         # started, so its clean-up runs whatever becomes of the call.
         steps = self._counted(request, self._check(context), digest, share, caller)
         schema = next(steps)
-        return flight.GeneratorStream(schema, typed_batches(steps))
+        return stream(schema, steps, request.options.compression)
 
     @typed
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
