@@ -18,7 +18,7 @@ def stream(schema: pa.Schema, batches: Iterator[Any], compression: str) -> fligh
     ----------
     schema : Schema
     batches : iterator
-        Of record batches, with metadata or without.  Begun already: its clean-up runs whatever becomes of the call.
+        Of record batches, with metadata or without.  Begun already: its clean-up runs whatever happens.
     compression : {"none", "lz4", "zstd"}
     """
     guarded = typed_batches(batches)

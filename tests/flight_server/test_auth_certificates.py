@@ -13,7 +13,7 @@ import trustme
 from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
-from tests.flight_server.conftest import PASSWORDS, basic
+from tests.helpers.logins import PASSWORDS, basic
 from tests.helpers.server import ServerProcess
 
 WHO = flight.Ticket(b"select current_user::text as who")

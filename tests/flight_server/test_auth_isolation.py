@@ -13,8 +13,8 @@ from pyarrow import flight
 from demo.postgres import EmbeddedPostgres
 from flight_server import actions
 from flight_sql.proto import flight_sql_pb2 as pb
-from tests.flight_server.conftest import PASSWORDS, backends, basic
 from tests.flight_server.sql.rpc import RawClient
+from tests.helpers.logins import PASSWORDS, backends, basic
 from tests.helpers.server import ServerProcess
 from tests.helpers.waiting import eventually
 

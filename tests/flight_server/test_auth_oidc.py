@@ -27,8 +27,8 @@ from flight_server.auth.oidc import Oidc, Trust
 from flight_server.sql.login import Logins
 from flight_server.sql.state import SessionState
 from kernels.errors import ConfigError, ForbiddenError, UnauthenticatedError
-from tests.flight_server.conftest import PASSWORDS, basic
 from tests.flight_server.sql.rpc import RawClient
+from tests.helpers.logins import PASSWORDS, basic
 from tests.helpers.server import ServerProcess
 
 ISSUER, AUDIENCE = "https://id.example.org", "pgflight"

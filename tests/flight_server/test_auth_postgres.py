@@ -16,8 +16,8 @@ from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
 from flight_server.auth.throttle import PER_NAME
-from tests.flight_server.conftest import PASSWORDS, backends, basic, failed_logins
 from tests.flight_server.sql.rpc import RawClient
+from tests.helpers.logins import PASSWORDS, backends, basic, failed_logins
 from tests.helpers.server import ServerProcess
 from tests.helpers.waiting import eventually
 

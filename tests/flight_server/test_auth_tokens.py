@@ -12,8 +12,8 @@ from flight_server.auth.tokens import TokenFile
 from flight_server.sql.login import Logins
 from flight_server.sql.state import SessionState
 from kernels.errors import ConfigError, UnauthenticatedError
-from tests.flight_server.conftest import PASSWORDS, basic
 from tests.flight_server.sql.rpc import RawClient
+from tests.helpers.logins import PASSWORDS, basic
 from tests.helpers.server import ServerProcess
 
 ANN, BEN, CY = (f"a long token of {name}" for name in ("ann", "ben", "cy"))

@@ -1,23 +1,15 @@
-"""People with PostgreSQL passwords, and servers that ask for them."""
+"""People with PostgreSQL passwords, and a server that asks for them."""
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from demo.postgres import EmbeddedPostgres
+from tests.helpers.logins import PASSWORDS
 from tests.helpers.server import ServerProcess
-
-PASSWORDS = {"alice": "alice's: secret", "bob": "пароль bob", "mallory": "m"}
-
-
-def basic(user: str, password: str) -> str:
-    """An ``authorization`` header."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 @pytest.fixture(scope="session")
@@ -47,17 +39,3 @@ def password_server(people: EmbeddedPostgres) -> Iterator[ServerProcess]:
     """Asks for PostgreSQL passwords."""
     with ServerProcess(people.dsn(), "--login", "postgres", "--login-recheck-s", "1") as server:
         yield server
-
-
-def backends(postgres: EmbeddedPostgres, user: str) -> int:
-    """Count a role's connections."""
-    with postgres.connect(user="postgres") as connection:
-        found = connection.execute("select count(*) from pg_stat_activity where usename = %s", [user]).fetchone()
-        assert found is not None
-        return int(found[0])
-
-
-def failed_logins(postgres: EmbeddedPostgres) -> int:
-    """Count the wrong passwords that PostgreSQL itself has seen."""
-    text = (postgres.directory / "postgres.log").read_text(errors="replace")
-    return len(re.findall("password authentication failed", text))
