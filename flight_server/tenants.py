@@ -60,6 +60,7 @@ class Tenant:
     pipeline: Pipeline
     sql: Frontend
     users: int = 0
+    closing: bool = False
     called_at: float = 0.0
     vetted_at: float = -math.inf
     vetting: threading.Lock = field(default_factory=threading.Lock)
@@ -107,7 +108,7 @@ class Tenants:
         self._vet = vet
         self._on_lost = on_lost
         self._tenants: OrderedDict[str, Tenant] = OrderedDict()
-        self._dropped: set[Tenant] = set()
+        self._leaving: set[Tenant] = set()
         self._changed = threading.Condition()
         self._closed = threading.Event()
         if limits.idle_s:
@@ -139,59 +140,70 @@ class Tenants:
         """Forget what an identity has: its next call begins anew, those under way end first."""
         with self._changed:
             tenant = self._tenants.pop(identity, None)
-            if tenant is None:
-                return
-            self._dropped.add(tenant)
-            over = self._take_over()
-        _close(over)
+            if tenant is not None:
+                self._leaving.add(tenant)
+        self._close_over()
 
     def all(self) -> list[Tenant]:
         """Return those of now."""
         with self._changed:
-            return [*self._tenants.values(), *self._dropped]
+            return [*self._tenants.values(), *self._leaving]
 
     def close(self) -> None:
-        """Close all."""
+        """Close all, whatever they do."""
         self._closed.set()
         with self._changed:
-            tenants = [*self._tenants.values(), *self._dropped]
+            tenants = [*self._tenants.values(), *self._leaving]
             self._tenants.clear()
-            self._dropped.clear()
-        _close(tenants)
+            self._leaving.clear()
+        for tenant in tenants:
+            tenant.close()
 
     def _enter(self, identity: str) -> Tenant:
         deadline = time.monotonic() + self._limits.wait_s
-        with self._changed:
-            while identity not in self._tenants:
-                if len(self._tenants) + len(self._dropped) < self._limits.count:
-                    pipeline = self._open_pipeline(identity)  # connects to nothing yet
-                    self._tenants[identity] = Tenant(identity, pipeline, self._open_sql(pipeline))
-                    break
-                idle = next((tenant for tenant in self._tenants.values() if tenant.idle), None)
+        while True:
+            with self._changed:
+                tenant = self._admit(identity)
+                if tenant is not None:
+                    tenant.users += 1
+                    return tenant
+                idle = next((other for other in self._tenants.values() if other.idle), None)
                 if idle is not None:
-                    self._tenants.pop(idle.identity).close()
+                    self._leaving.add(self._tenants.pop(idle.identity))
                 elif not self._changed.wait(deadline - time.monotonic()):
                     raise OverloadedError(
                         f"{self._limits.count} identities are served at once: try again (max_connections)"
                     )
-            tenant = self._tenants[identity]
-            self._tenants.move_to_end(identity)
-            tenant.users += 1
-            return tenant
+            self._close_over()
+
+    def _admit(self, identity: str) -> Tenant | None:
+        """Return the identity's, opened if there is room; those that are leaving still take theirs."""
+        if identity not in self._tenants:
+            if len(self._tenants) + len(self._leaving) >= self._limits.count:
+                return None
+            pipeline = self._open_pipeline(identity)  # connects to nothing yet
+            self._tenants[identity] = Tenant(identity, pipeline, self._open_sql(pipeline))
+        self._tenants.move_to_end(identity)
+        return self._tenants[identity]
 
     def _leave(self, tenant: Tenant) -> None:
         with self._changed:
             tenant.users -= 1
             tenant.called_at = time.monotonic()
-            over = self._take_over()
             self._changed.notify_all()
-        _close(over)
+        self._close_over()
 
-    def _take_over(self) -> list[Tenant]:
-        """Take out those that were dropped and have no calls left, to be closed."""
-        over = [tenant for tenant in self._dropped if tenant.users == 0]
-        self._dropped.difference_update(over)
-        return over
+    def _close_over(self) -> None:
+        """Close those that are leaving and have no calls left; others are served meanwhile."""
+        with self._changed:
+            over = [tenant for tenant in self._leaving if tenant.users == 0 and not tenant.closing]
+            for tenant in over:
+                tenant.closing = True
+        for tenant in over:
+            tenant.close()
+            with self._changed:
+                self._leaving.discard(tenant)
+                self._changed.notify_all()
 
     def _reap(self) -> None:
         """Close those that are idle for long (runs in a thread of its own)."""
@@ -200,11 +212,5 @@ class Tenants:
             with self._changed:
                 over = [tenant for tenant in self._tenants.values() if tenant.idle and tenant.called_at < horizon]
                 for tenant in over:
-                    del self._tenants[tenant.identity]
-                self._changed.notify_all()
-            _close(over)
-
-
-def _close(tenants: list[Tenant]) -> None:
-    for tenant in tenants:
-        tenant.close()
+                    self._leaving.add(self._tenants.pop(tenant.identity))
+            self._close_over()
