@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
 from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
@@ -74,11 +85,35 @@ def test_names_are_logins(server: ServerProcess, names: list[str], role: str) ->
         assert client.get_flight_info(flight.FlightDescriptor.for_command(WHO.ticket)).endpoints
 
 
-def test_common_names_are_logins(server: ServerProcess) -> None:
-    """Where there is no other name; trustme wants one, so this is the one it makes for a name."""
-    certificate = AUTHORITY.issue_cert("bob.example.org", common_name="alice@example.org")
-    with connect(server, certificate) as client:
+def test_common_names_count_where_there_is_no_other(server: ServerProcess) -> None:
+    """Whoever has an alternative name is called by that alone."""
+    both = AUTHORITY.issue_cert("bob.example.org", common_name="alice@example.org")
+    with connect(server, both) as client:
         assert client.do_get(WHO).read_all()["who"].to_pylist() == ["bob"]
+    chain, key = _named("alice@example.org")
+    with flight.connect(
+        server.uri, tls_root_certs=AUTHORITY.cert_pem.bytes(), cert_chain=chain, private_key=key
+    ) as client:
+        assert client.do_get(WHO).read_all()["who"].to_pylist() == ["alice"]
+
+
+def _named(name: str) -> tuple[bytes, bytes]:
+    """Sign a certificate that has nothing but a common name; trustme makes none."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = x509.load_pem_x509_certificate(AUTHORITY.cert_pem.bytes())
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .sign(load_pem_private_key(AUTHORITY.private_key_pem.bytes(), None), hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate.public_bytes(Encoding.PEM), private
 
 
 def test_a_name_without_a_login(server: ServerProcess) -> None:

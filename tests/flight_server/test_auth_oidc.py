@@ -130,6 +130,21 @@ def test_names_without_a_login(oidc: Oidc) -> None:
         oidc.conninfo("oidc:eve", "host=h")
 
 
+def test_the_map_of_logins(tmp_path: Path) -> None:
+    file = tmp_path / "logins.toml"
+    file.write_text('"ann" = "="\n"*" = "guest"\n')
+    users = LoginMap.load(file)
+    assert [users.login(name).user for name in ("ann", "anybody", "*")] == ["ann", "guest", "guest"]
+    with pytest.raises(ForbiddenError):
+        users.login("")
+    for text in ("", "ann = 1", 'ann = ""', "[ann]", "no toml"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"logins\.toml"):
+            LoginMap.load(file)
+    with pytest.raises(ConfigError, match="cannot read"):
+        LoginMap.load(tmp_path / "none")
+
+
 def test_keys_rotate(keys: Path) -> None:
     found = KeySet(str(keys), pause_s=0.0)
     assert found.find("new") is None
