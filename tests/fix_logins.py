@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import psycopg
@@ -39,3 +40,5 @@ def password_server(people: EmbeddedPostgres) -> Iterator[ServerProcess]:
     """Asks for PostgreSQL passwords."""
     with ServerProcess(people.dsn(), "--login", "postgres", "--login-recheck-s", "1") as server:
         yield server
+        said = json.dumps(server.log, ensure_ascii=False)
+    assert not [password for password in PASSWORDS.values() if password in said]

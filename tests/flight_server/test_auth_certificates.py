@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -24,6 +25,8 @@ from cryptography.x509.oid import NameOID
 from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
+from flight_server.config import load
+from kernels.errors import ConfigError
 from tests.helpers.logins import PASSWORDS, basic
 from tests.helpers.server import ServerProcess
 
@@ -161,28 +164,38 @@ def test_a_certificate_and_a_token(people: EmbeddedPostgres, files: dict[str, Pa
 
 
 @pytest.mark.parametrize(
-    ("more", "named"),
+    ("given", "named"),
     [
-        (["--login", "certificate"], "tls_client_ca"),
-        (["--tls-client-ca", "{authority}"], "TLS"),
-        (["--listen", "grpc+tls://127.0.0.1:0", "--tls-cert", "{chain}", "--tls-key", "{key}", "--tls-client-ca",
-          "{authority}", "--login", "certificate"], "login_map"),
-        (["--login", "oidc", "--login-map", "{users}"], "oidc_jwks"),
-        (["--login", "postgres", "--auth-token-file", "{token}"], "auth_token"),
-        (["--login", "postgres", "--listen", "grpc://0.0.0.0:0"], "unencrypted"),
-        (["--login", "oidc", "--login-map", "{users}", "--oidc-jwks", "x", "--oidc-issuer", "x", "--oidc-audience",
-          "x", "--oidc-algorithms", "HS256,none"], "HS256, none"),
-        (["--auth-token-file", "{token}", "--auth-tokens-file", "{users}"], "auth_tokens_file"),
-        (["--login-map", "{users}"], "login_map"),
-        (["--listen", "grpc+tls://127.0.0.1:0", "--tls-cert", "{chain}", "--tls-key", "{key}", "--tls-client-ca",
-          "{token}", "--auth-token-file", "{token}"], "tls_client_ca"),
+        ({"login": "certificate"}, "tls_client_ca"),
+        ({"login": "certificate", "tls": True}, "login_map"),
+        ({"tls_client_ca": "authority"}, "TLS"),
+        ({"login": "oidc", "login_map": "users"}, "oidc_jwks"),
+        ({"login": "oidc", "login_map": "users", "oidc_jwks": "x", "oidc_issuer": "x", "oidc_audience": "x",
+          "oidc_algorithms": "HS256,none"}, "HS256, none"),
+        ({"login": "postgres", "auth_token": "x"}, "auth_token"),
+        ({"login": "postgres", "listen": "grpc://0.0.0.0:0"}, "unencrypted"),
+        ({"login": "postgres", "login_map": "users"}, "login_map"),
+        ({"auth_token": "x", "auth_tokens_file": "users"}, "auth_tokens_file"),
+        ({"login": "nobody"}, "login"),
     ],
 )  # fmt: skip
-def test_unsafe_settings(people: EmbeddedPostgres, files: dict[str, Path], more: list[str], named: str) -> None:
+def test_unsafe_settings(given: dict[str, Any], named: str) -> None:
+    """Each error names the setting."""
+    tls = {"listen": "grpc+tls://127.0.0.1:0", "tls_cert": "chain", "tls_key": "key", "tls_client_ca": "authority"}
+    settings = {
+        **(tls if given.get("tls") else {}),
+        **{name: value for name, value in given.items() if name != "tls"},
+    }
+    with pytest.raises(ConfigError, match=named):
+        load(**settings)
+
+
+def test_an_authority_that_is_none(people: EmbeddedPostgres, files: dict[str, Path]) -> None:
     """One line that names the setting, status 1, no traceback."""
-    filled = [flag.format(**files) for flag in more]
-    command = [sys.executable, "-m", "flight_server", "serve", "--dsn", people.dsn(), *filled]
+    files = {**files, "authority": files["token"]}
+    more = flags(files, "--auth-token-file", str(files["token"]))
+    command = [sys.executable, "-m", "flight_server", "serve", "--dsn", people.dsn(), *more]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert named in ended.stderr
+    assert "tls_client_ca" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -12,9 +13,10 @@ from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
 from flight_server import actions
+from flight_server.auth.postgres import ATTEMPTS_AT_ONCE
 from flight_sql.proto import flight_sql_pb2 as pb
 from tests.flight_server.sql.rpc import RawClient
-from tests.helpers.logins import PASSWORDS, backends, basic
+from tests.helpers.logins import PASSWORDS, basic, connections
 from tests.helpers.server import ServerProcess
 from tests.helpers.waiting import eventually
 
@@ -133,8 +135,30 @@ def test_identities_leave_when_they_are_idle(people: EmbeddedPostgres) -> None:
         for user in ("alice", "bob", "alice"):
             with RawClient(server.uri, {"authorization": basic(user, PASSWORDS[user])}) as client:
                 assert client.query("select current_user::text as u")["u"][0].as_py() == user
-            assert backends(people, "alice") + backends(people, "bob") <= 4
-        eventually(lambda: backends(people, "alice") + backends(people, "bob"), lambda count: count == 0)
+            assert connections(people, server) <= 4
+        eventually(lambda: connections(people, server), lambda count: count == 0)
+
+
+def test_more_identities_than_there_is_room_for(people: EmbeddedPostgres) -> None:
+    """They take turns: everybody is served as themselves, and threads and connections do not pile up."""
+    names = ("alice", "bob")
+    flags = ("--login", "postgres", "--max-connections", "2", "--identity-connections", "2")
+    with ServerProcess(people.dsn(), *flags, "--identity-idle-s", "0.5") as server:
+
+        def ask(number: int) -> tuple[str, str]:
+            user = names[number % 2]
+            with RawClient(server.uri, {"authorization": basic(user, PASSWORDS[user])}) as client:
+                return user, client.query("select current_user::text as u")["u"][0].as_py()
+
+        assert ask(0) == ("alice", "alice")
+        threads = server.process.num_threads()
+        with ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(ask, number) for number in range(60)]
+            while not all(each.done() for each in asked):
+                assert connections(people, server) <= 2 + ATTEMPTS_AT_ONCE
+        assert [user for user, found in map(Future.result, asked) if user != found] == []
+        eventually(lambda: connections(people, server), lambda count: count == 0)
+        eventually(server.process.num_threads, lambda count: count <= threads + 4)
 
 
 def test_too_many_identities(people: EmbeddedPostgres) -> None:

@@ -6,8 +6,9 @@ import base64
 import re
 
 from demo.postgres import EmbeddedPostgres
+from tests.helpers.server import ServerProcess
 
-PASSWORDS = {"alice": "alice's: secret", "bob": "пароль bob", "mallory": "m"}
+PASSWORDS = {"alice": "alice's: secret", "bob": "пароль bob", "mallory": "mallory's own"}
 
 
 def basic(user: str, password: str) -> str:
@@ -27,3 +28,9 @@ def failed_logins(postgres: EmbeddedPostgres) -> int:
     """Count the wrong passwords that PostgreSQL itself has seen."""
     text = (postgres.directory / "postgres.log").read_text(errors="replace")
     return len(re.findall("password authentication failed", text))
+
+
+def connections(postgres: EmbeddedPostgres, server: ServerProcess) -> int:
+    """Count the connections that a server has to PostgreSQL, whoever it logged in as."""
+    found = server.process.net_connections("tcp")
+    return sum(each.status == "ESTABLISHED" and each.raddr.port == postgres.port for each in found if each.raddr)
