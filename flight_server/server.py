@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -284,8 +283,7 @@ class FlightServer(flight.FlightServerBase):
         )
 
     def _sql_call(self, context: flight.ServerCallContext, caller: Caller, tenant: Tenant) -> Call:
-        call = tenant.sql.call(context, caller, self._check(context))
-        return replace(call, keep=partial(self._callers.keep, context, caller))
+        return tenant.sql.call(context, caller, self._check(context))
 
     @contextmanager
     def _stream(self) -> Iterator[None]:

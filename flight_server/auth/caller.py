@@ -11,7 +11,6 @@ from pyarrow import flight
 from flight_server.auth.certificates import Certificates
 from flight_server.options import options_from_headers
 from flight_server.sql.login import Backend, Login, Logins
-from flight_server.sql.state import SessionState
 from flight_server.status import typed
 from kernels.errors import OverloadedError, RequestError
 
@@ -88,11 +87,6 @@ class CallerFactory(flight.ServerMiddlewareFactory):
         if self._certificates is not None:
             caller.identity = self._certificates.by_peer(context.peer_identity()).identity
         return caller
-
-    def keep(self, context: flight.ServerCallContext, caller: Caller, state: SessionState) -> None:
-        """Answer a call so that the client keeps another state of its session, in a cookie or the newest token."""
-        context.add_header("set-cookie", state.to_cookie())
-        context.add_header("authorization", self.logins.bearer(caller.identity, state, caller.expires_at))
 
     @property
     def handshake(self) -> OpenHandshake | None:

@@ -85,7 +85,7 @@ class Frontend:
         def keep(state: SessionState) -> None:
             # Clients keep cookies, or the newest bearer token, or neither; then the state is theirs to lose.
             context.add_header("set-cookie", state.to_cookie())
-            context.add_header("authorization", self._logins.bearer(caller.identity, state))
+            context.add_header("authorization", self._logins.bearer(caller.identity, state, caller.expires_at))
 
         return Call(caller.identity, caller.session, caller.options, check, keep, context.peer())
 
