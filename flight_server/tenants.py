@@ -19,6 +19,8 @@ from kernels.errors import ConnectionLostError, OverloadedError
 log = structlog.get_logger("pgflight.login")
 
 TICK_S = 5.0
+GRACE_S = 0.5
+"""Between a plan and its reading passes a moment: so long nobody has to make room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +169,13 @@ class Tenants:
                 if tenant is not None:
                     tenant.users += 1
                     return tenant
-                idle = next((other for other in self._tenants.values() if other.idle), None)
-                if idle is not None:
-                    self._leaving.add(self._tenants.pop(idle.identity))
-                elif not self._changed.wait(deadline - time.monotonic()):
+                horizon = time.monotonic() - GRACE_S
+                idle = [each for each in self._tenants.values() if each.idle and each.called_at < horizon]
+                if idle:
+                    self._leaving.add(self._tenants.pop(idle[0].identity))
+                elif time.monotonic() < deadline:
+                    self._changed.wait(GRACE_S / 4)
+                else:
                     raise OverloadedError(
                         f"{self._limits.count} identities are served at once: try again (max_connections)"
                     )

@@ -14,6 +14,8 @@ from pyarrow import flight
 from demo.postgres import EmbeddedPostgres
 from flight_server import actions
 from flight_server.auth.postgres import ATTEMPTS_AT_ONCE
+from flight_sql import pack
+from flight_sql.envelope import unpack
 from flight_sql.proto import flight_sql_pb2 as pb
 from tests.flight_server.sql.rpc import RawClient
 from tests.helpers.logins import PASSWORDS, basic, connections
@@ -30,7 +32,7 @@ def pair(
 ) -> Iterator[tuple[RawClient, RawClient]]:
     """Two identities of a server: two roles of PostgreSQL, or two that share the server's own."""
     directory = tmp_path_factory.mktemp("pair")
-    flags = ["--spool-dir", str(directory / "spool"), "--identity-connections", "6"]
+    flags = ["--spool-dir", str(directory / "spool"), "--identity-connections", "6", "--allow-writes"]
     if request.param == "passwords":
         flags += ["--login", "postgres"]
         headers = [basic(name, PASSWORDS[name]) for name in ("alice", "bob")]
@@ -105,6 +107,42 @@ def test_prepared_statements_and_parameters(pair: tuple[RawClient, RawClient]) -
     assert one.run(bound).num_rows == large.num_rows
 
 
+def test_transactions(pair: tuple[RawClient, RawClient]) -> None:
+    """Nobody works in another's transaction, or ends it; and what it has locked stays with its connection."""
+    one, two = pair
+    begun = pb.ActionBeginTransactionResult.FromString(
+        unpack(one.act("BeginTransaction", pack(pb.ActionBeginTransactionRequest()))[0]).value
+    ).transaction_id
+    write = pb.CommandStatementQuery(query="create temporary table mine as select 1 as a", transaction_id=begun)
+    one.info(write)
+    looked = pb.CommandStatementQuery(query="select a from mine", transaction_id=begun)
+    assert one.read(looked).num_rows == 1
+    end = pb.ActionEndTransactionRequest(
+        transaction_id=begun, action=pb.ActionEndTransactionRequest.END_TRANSACTION_ROLLBACK
+    )
+    for attempt in (lambda: two.read(looked), lambda: two.act("EndTransaction", pack(end))):
+        with pytest.raises(pa.ArrowInvalid, match="no such transaction"):
+            attempt()
+    assert one.read(looked).num_rows == 1
+    one.act("EndTransaction", pack(end))
+
+
+def test_results_of_what_writes(pair: tuple[RawClient, RawClient], people: EmbeddedPostgres) -> None:
+    """They are kept for whoever wrote; nobody else reads them, and nobody makes it happen again."""
+    one, two = pair
+    with people.connect(user="postgres") as connection:
+        connection.execute("create table ledger (a int); grant select, insert on ledger to public")
+        try:
+            written = one.info(pb.CommandStatementQuery(query="insert into ledger values (7) returning a"))
+            ticket = written.endpoints[0].ticket.ticket
+            with pytest.raises(flight.FlightUnauthorizedError, match="somebody else"):
+                two.get(ticket)
+            assert one.get(ticket)["a"].to_pylist() == [7]
+            assert connection.execute("select count(*) from ledger").fetchone() == (1,)
+        finally:
+            connection.execute("drop table ledger")
+
+
 def test_the_spool(pair: tuple[RawClient, RawClient]) -> None:
     one, two = pair
     command = {"sql": "select random() as r", "options": {"max_age_s": 600}}
@@ -153,7 +191,7 @@ def test_more_identities_than_there_is_room_for(people: EmbeddedPostgres) -> Non
         assert ask(0) == ("alice", "alice")
         threads = server.process.num_threads()
         with ThreadPoolExecutor(6) as pool:
-            asked = [pool.submit(ask, number) for number in range(60)]
+            asked = [pool.submit(ask, number) for number in range(24)]
             while not all(each.done() for each in asked):
                 assert connections(people, server) <= 2 + ATTEMPTS_AT_ONCE
         assert [user for user, found in map(Future.result, asked) if user != found] == []
