@@ -47,7 +47,7 @@ class KeySet:
         self._source = source
         self._remote = parts.scheme in ("http", "https")
         self._lifetime_s, self._pause_s = lifetime_s, pause_s
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._read_at = self._tried_at = time.monotonic()
         try:
             self._keys = self._read()
@@ -56,13 +56,17 @@ class KeySet:
 
     def find(self, key_id: Any) -> jwt.PyJWK | None:
         """Return the key with an ID; the only one where a token names none."""
-        with self._lock:
-            age_s = time.monotonic() - self._read_at
-            if age_s > self._lifetime_s or self._look_up(key_id) is None:
+        unknown = self._look_up(key_id) is None
+        old = time.monotonic() - self._read_at > self._lifetime_s
+        # Who asks for a key that is known does not wait for a provider that is slow.
+        if (unknown or old) and self._reading.acquire(blocking=unknown):
+            try:
                 self._refresh()
-            if time.monotonic() - self._read_at > 2 * self._lifetime_s:
-                return None  # nobody knows whether they are still good
-            return self._look_up(key_id)
+            finally:
+                self._reading.release()
+        if time.monotonic() - self._read_at > 2 * self._lifetime_s:
+            return None  # nobody knows whether they are still good
+        return self._look_up(key_id)
 
     def _look_up(self, key_id: Any) -> jwt.PyJWK | None:
         if key_id is None:

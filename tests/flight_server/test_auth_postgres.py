@@ -16,6 +16,9 @@ from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
 from flight_server.auth.throttle import PER_NAME
+from flight_sql import pack
+from flight_sql.envelope import unpack
+from flight_sql.proto import flight_sql_pb2 as pb
 from tests.flight_server.sql.rpc import RawClient
 from tests.helpers.logins import PASSWORDS, backends, basic, failed_logins
 from tests.helpers.server import ServerProcess
@@ -177,6 +180,27 @@ def test_a_dropped_role_ends_the_login(
                 return True
 
         assert eventually(refused)
+
+
+def test_a_login_that_ends_leaves_no_transaction(people: EmbeddedPostgres, carol: str) -> None:
+    """Nor a connection: what it had written is rolled back."""
+    flags = ("--login", "postgres", "--login-recheck-s", "0.5", "--allow-writes")
+    with ServerProcess(people.dsn(), *flags) as server, as_user(server, carol, "first") as client:
+        [body] = client.act("BeginTransaction", pack(pb.ActionBeginTransactionRequest()))
+        begun = pb.ActionBeginTransactionResult.FromString(unpack(body).value).transaction_id
+        write = "create temporary table t as select 1 as a"
+        client.info(pb.CommandStatementQuery(query=write, transaction_id=begun))
+        assert backends(people, carol) >= 1
+        alter(people, "alter role carol password 'second'")
+
+        def refused() -> bool:
+            try:
+                return not who(client)
+            except flight.FlightUnauthenticatedError:
+                return True
+
+        assert eventually(refused)
+        eventually(lambda: backends(people, carol), lambda count: count == 0)
 
 
 def test_replicas_ask_for_the_password(people: EmbeddedPostgres, tmp_path: Path) -> None:
