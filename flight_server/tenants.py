@@ -93,7 +93,8 @@ class Tenants:
     vet : callable
         Raises where an identity's PostgreSQL login is not to be used, or not any more.
     on_lost : callable
-        Told of an identity whose connection to PostgreSQL could not be had, or was lost.
+        Told of an identity whose connection to PostgreSQL could not be had, or was lost; raises where it knows
+        why.
     """
 
     def __init__(

@@ -145,11 +145,18 @@ class PostgresPasswords:
         return _conninfo(dsn, identity.removeprefix(PREFIX), known.password)
 
     def doubt(self, identity: str) -> None:
-        """Ask PostgreSQL again at the identity's next call: a connection of theirs could not be had."""
+        """Ask PostgreSQL again now: a connection of the identity's could not be had, or was lost.
+
+        Raises
+        ------
+        UnauthenticatedError
+            That was why.
+        """
         with self._lock:
             known = self._known.get(identity)
             if known is not None:
                 self._known[identity] = _Known(known.password, -math.inf)
+        self.recall(identity, math.inf)
 
     def _attempt(self, identity: str) -> threading.Lock:
         return self._attempts[hash(identity) % len(self._attempts)]

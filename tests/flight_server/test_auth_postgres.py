@@ -166,6 +166,17 @@ def test_a_changed_password_ends_the_login(
         assert who(client) == carol  # the token says who, and this server knows the password again
 
 
+def test_a_changed_password_is_noticed_by_the_next_connection(people: EmbeddedPostgres, carol: str) -> None:
+    """Long before it would be asked for again."""
+    with ServerProcess(people.dsn(), "--login", "postgres", "--login-recheck-s", "3600") as server:
+        with as_user(server, carol, "first") as client:
+            assert who(client) == carol
+            alter(people, "alter role carol password 'second'")
+            alter(people, "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'carol'")
+            with pytest.raises(flight.FlightUnauthenticatedError, match="log in again"):
+                who(client)
+
+
 def test_a_dropped_role_ends_the_login(
     people: EmbeddedPostgres, password_server: ServerProcess, carol: str
 ) -> None:
