@@ -18,6 +18,10 @@ from pydantic_settings import (
 from kernels.errors import ConfigError
 
 DEFAULT_LISTEN = "grpc://127.0.0.1:8815"
+OIDC_ALGORITHMS = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+"""With public keys all: a token signed with a public key as if it were a secret is none of these."""
 SCHEMES = ("grpc", "grpc+tcp", "grpc+tls", "grpc+unix")
 
 
@@ -34,13 +38,41 @@ class Settings(BaseSettings):
         "service and password files.",
     )
     listen: str = Field(DEFAULT_LISTEN, description="URI to listen on: grpc://, grpc+tls:// or grpc+unix://.")
+    login: Literal["token", "postgres", "oidc", "certificate"] = Field(
+        "token",
+        description="How clients log in: a token of the server's (or nothing, on this host), a user and password "
+        "of PostgreSQL, a JWT of an identity provider, or a client certificate.",
+    )
     auth_token: SecretStr | None = Field(None, description="Bearer token that clients must send.")
     auth_token_file: Path | None = Field(None, description="File that holds the bearer token.")
+    auth_tokens_file: Path | None = Field(
+        None, description="TOML file of several tokens, each with an identity and its PostgreSQL login."
+    )
+    login_map: Path | None = Field(
+        None, description='TOML file of lines "name" = "PostgreSQL login" for oidc and certificate.'
+    )
+    login_recheck_s: float = Field(
+        60.0, gt=0, description="A password is shown to PostgreSQL again when it was last accepted so long ago."
+    )
+    identity_connections: int = Field(
+        4, ge=1, description="PostgreSQL connections of one identity at most, where logins tell them apart."
+    )
+    identity_idle_s: float = Field(
+        900.0, gt=0, description="What is kept for an identity is closed when it has not called for so long."
+    )
+    oidc_jwks: str = Field("", description="File or https URL of the identity provider's public keys (JWKS).")
+    oidc_issuer: str = Field("", description="Issuer that tokens must name.")
+    oidc_audience: str = Field("", description="Audience that tokens must name.")
+    oidc_algorithms: str = Field("RS256,ES256", description="Signatures that are believed, with commas between.")
+    oidc_claim: str = Field("sub", description="Claim that names the caller.")
     allow_plaintext: bool = Field(
-        False, description="Accept the bearer token over an unencrypted connection from other hosts."
+        False, description="Accept tokens and passwords over an unencrypted connection from other hosts."
     )
     tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain.")
     tls_key: Path | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of authorities: clients must bring a certificate that one of them signed."
+    )
     signing_key: SecretStr | None = Field(
         None, description="Key that signs tickets, shared by replicas; random by default."
     )
@@ -137,18 +169,50 @@ class Settings(BaseSettings):
                 raise ValueError(f"replicas: the scheme of {uri!r} must be one of {', '.join(SCHEMES)}")
         if self.replicas and self.signing_key is None and self.signing_key_file is None:
             raise ValueError("replicas: tickets must be good on all of them; set signing_key_file on each")
+        self._check_login()
         if not is_local(self.listen):
-            if self.auth_token is None and self.auth_token_file is None:
+            if self.login == "token" and not self._has_token:
                 raise ValueError(
-                    f"listen: {self.listen} can be reached from other hosts; set auth_token or auth_token_file, "
-                    "or listen on 127.0.0.1"
+                    f"listen: {self.listen} can be reached from other hosts; set auth_token_file or another "
+                    "login, or listen on 127.0.0.1"
                 )
             if self.tls_cert is None and not self.allow_plaintext:
                 raise ValueError(
-                    "listen: tokens would cross the network unencrypted; set tls_cert and tls_key, or "
-                    "allow_plaintext if a proxy encrypts"
+                    "listen: tokens and passwords would cross the network unencrypted; set tls_cert and tls_key, "
+                    "or allow_plaintext if a proxy encrypts"
                 )
         return self
+
+    def _check_login(self) -> None:
+        """Refuse settings of a login that would be ignored, or be no protection."""
+        if self.login != "token" and self._has_token:
+            raise ValueError(f"login: {self.login} takes no tokens of the server's; remove auth_token*, or login")
+        if self.auth_tokens_file and (self.auth_token or self.auth_token_file):
+            raise ValueError("auth_tokens_file: names each token's holder; remove auth_token and auth_token_file")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("tls_client_ca: certificates come with TLS alone; set tls_cert and tls_key")
+        if self.login == "certificate" and not self.tls_client_ca:
+            raise ValueError("login: without tls_client_ca any certificate would do; set it")
+        if self.login in ("oidc", "certificate") and self.login_map is None:
+            raise ValueError(f"login: {self.login} needs login_map, a file of the callers' PostgreSQL logins")
+        if self.login not in ("oidc", "certificate") and self.login_map is not None:
+            raise ValueError("login_map: goes with login=oidc or login=certificate")
+        if self.login == "oidc":
+            if not (self.oidc_jwks and self.oidc_issuer and self.oidc_audience):
+                raise ValueError("login: oidc needs oidc_jwks, oidc_issuer and oidc_audience")
+            wrong = sorted(set(self.oidc_algorithm_names()) - set(OIDC_ALGORITHMS))
+            if wrong or not self.oidc_algorithm_names():
+                raise ValueError(
+                    f"oidc_algorithms: {', '.join(wrong) or 'none'}; possible are {', '.join(OIDC_ALGORITHMS)}"
+                )
+
+    @property
+    def _has_token(self) -> bool:
+        return any((self.auth_token, self.auth_token_file, self.auth_tokens_file))
+
+    def oidc_algorithm_names(self) -> tuple[str, ...]:
+        """Return the names of the signatures that are believed."""
+        return tuple(name.strip() for name in self.oidc_algorithms.split(",") if name.strip())
 
     def replica_uris(self) -> list[str]:
         """Return the URIs of all replicas."""

@@ -38,6 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "transport": ("pinned",),
     "framing": ("auto", "copy", "extended"),
     "reader": ("auto", "libpq"),
+    "compression": ("none", "lz4", "zstd"),
 }
 
 
@@ -63,6 +64,8 @@ class ReadOptions:
         COPY, or the extended protocol's rows.  The values are the same; auto takes what was measured faster.
     reader : {"auto", "libpq"}
         The fastest way to read the connection, or the way that always works.
+    compression : {"none", "lz4", "zstd"}
+        Of the batches on their way to the client: for networks slower than a core compresses.
     streams : int
         Sessions that read in parallel, under one snapshot; 0 for auto.  What cannot be split is read by one.
     endpoints : int
@@ -87,6 +90,7 @@ class ReadOptions:
     transport: Literal["pinned"] = "pinned"
     framing: Literal["auto", "copy", "extended"] = "auto"
     reader: Literal["auto", "libpq"] = "auto"
+    compression: Literal["none", "lz4", "zstd"] = "none"
     streams: int = 0
     endpoints: int = 1
     ordered: bool = False

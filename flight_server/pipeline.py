@@ -135,6 +135,10 @@ class Pipeline:
         self.keeper.close()
         self.spooled.close()
 
+    def close_connections(self) -> None:
+        """Close the connections to PostgreSQL; those of reads under way when they end."""
+        self._sessions.pool.close()
+
     def _steps(
         self,
         request: ReadRequest,

@@ -7,14 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import flight
 
 from flight_server import actions
-from flight_server.auth import MIDDLEWARE, Caller, CallerFactory, OpenHandshake
+from flight_server.access import Access
+from flight_server.auth.caller import MIDDLEWARE, Caller, CallerFactory
 from flight_server.lending import LentBatch
+from flight_server.options import parse_options
 from flight_server.pipeline import Pipeline
 from flight_server.planning import Preview, schema_digest
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_command, parse_path
@@ -23,7 +26,9 @@ from flight_server.sql import frontend as sql
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import server_ticket
 from flight_server.sql.transactions import TransactionLimits
-from flight_server.status import hide_tracebacks, typed, typed_batches
+from flight_server.status import hide_tracebacks, typed
+from flight_server.streams import stream
+from flight_server.tenants import Tenant, Tenants
 from flight_server.tickets import PREFIX, TicketSigner
 from kernels.errors import CancelledError, OverloadedError, RequestError, UnsupportedError
 
@@ -43,20 +48,21 @@ MAX_ACTION_BYTES = 16 << 20
 
 
 class FlightServer(flight.FlightServerBase):
-    """Serves one PostgreSQL login over Arrow Flight.  It listens as soon as it is constructed.
+    """Serves a database over Arrow Flight.  It listens as soon as it is constructed.
 
     Parameters
     ----------
     listen : str
         URI; port 0 takes a free one.
-    pipeline : Pipeline
+    access : Access
+        Who is let in, and what is opened for them.
     signer : TicketSigner
     info : callable
         Returns what the ``info`` action answers.
-    token : str or None
-        Bearer token to ask for.
     certificates : list of (bytes, bytes) or None
         PEM certificate chain and key.
+    client_authority : bytes or None
+        PEM certificates; clients must bring one that is signed by one of them.
     replicas : sequence of str
         URIs of all servers that share the signing key and the database, this one included.
     transactions : TransactionLimits, optional
@@ -66,53 +72,49 @@ class FlightServer(flight.FlightServerBase):
     def __init__(
         self,
         listen: str,
-        pipeline: Pipeline,
+        access: Access,
         signer: TicketSigner,
         *,
         info: Callable[[], dict[str, Any]],
-        token: str | None = None,
         certificates: list[tuple[bytes, bytes]] | None = None,
+        client_authority: bytes | None = None,
         replicas: Sequence[str] = (),
         transactions: TransactionLimits | None = None,
     ) -> None:
-        self._pipeline = pipeline
         self._signer = signer
         self._info = info
         self._replicas = tuple(replicas)
+        self._snapshot_max_s = access.snapshot_max_s
+        self._transactions = transactions
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._streams = 0
         self._streams_changed = threading.Condition()
-        callers = CallerFactory(token, self._draining)
-        self._sql = sql.Frontend(
-            pipeline,
-            signer,
-            callers.logins,
-            endpoints=self._endpoints,
-            cancel=self._cancel,
-            transactions=transactions,
-        )
+        self._callers = CallerFactory(access.backend, self._draining)
+        self.tenants = Tenants(access.open_pipeline, self._open_sql, access.limits, access.vet, access.on_lost)
         hide_tracebacks()
         super().__init__(
             listen,
-            auth_handler=OpenHandshake(),
+            auth_handler=self._callers.handshake,
             tls_certificates=certificates,
-            middleware={MIDDLEWARE: callers},
+            verify_client=client_authority is not None,
+            root_certificates=client_authority,
+            middleware={MIDDLEWARE: self._callers},
         )
 
     @typed
     def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> Iterator[flight.FlightInfo]:
         """List the relations the login may read; `criteria` is a LIKE pattern over ``schema.name``."""
         pattern = criteria.decode("utf-8", "replace") if criteria else "%"
-        identity = _caller(context).identity
         infos = []
-        for table, schema in self._pipeline.tables(pattern):
-            path = (table.schema, table.name)
-            preview = Preview(schema, table.estimated_rows, table.estimated_bytes, {})
-            descriptor = flight.FlightDescriptor.for_path(*path)
-            columns = None if table.whole else tuple(schema.names)
-            request = ReadRequest(table=path, columns=columns)
-            infos.append(self._flight_info(descriptor, request, preview, identity))
+        with self._tenant(context) as (caller, tenant):
+            for table, schema in tenant.pipeline.tables(pattern):
+                path = (table.schema, table.name)
+                preview = Preview(schema, table.estimated_rows, table.estimated_bytes, {})
+                descriptor = flight.FlightDescriptor.for_path(*path)
+                columns = None if table.whole else tuple(schema.names)
+                request = ReadRequest(table=path, columns=columns)
+                infos.append(self._flight_info(descriptor, request, preview, caller.identity))
         return iter(infos)
 
     @typed
@@ -120,31 +122,32 @@ class FlightServer(flight.FlightServerBase):
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.FlightInfo:
         """Describe a read and issue its tickets; no row is read."""
-        if sql.speaks(descriptor.command):
-            return self._sql.get_flight_info(self._sql_call(context), descriptor)
-        caller = _caller(context)
-        request = _parse_descriptor(descriptor, caller)
-        preview = self._pipeline.preview(request, caller.identity, hold=True)
-        return self._flight_info(descriptor, request, preview, caller.identity)
+        with self._tenant(context) as (caller, tenant):
+            if sql.speaks(descriptor.command):
+                return tenant.sql.get_flight_info(self._sql_call(context, caller, tenant), descriptor)
+            request = _parse_descriptor(descriptor, caller)
+            preview = tenant.pipeline.preview(request, caller.identity, hold=True)
+            return self._flight_info(descriptor, request, preview, caller.identity)
 
     @typed
     def get_schema(
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.SchemaResult:
         """Return the Arrow schema of a read."""
-        if sql.speaks(descriptor.command):
-            return flight.SchemaResult(self._sql.get_schema(self._sql_call(context), descriptor))
-        caller = _caller(context)
-        request = _parse_descriptor(descriptor, caller)
-        return flight.SchemaResult(self._pipeline.preview(request, caller.identity).schema)
+        with self._tenant(context) as (caller, tenant):
+            if sql.speaks(descriptor.command):
+                call = self._sql_call(context, caller, tenant)
+                return flight.SchemaResult(tenant.sql.get_schema(call, descriptor))
+            request = _parse_descriptor(descriptor, caller)
+            return flight.SchemaResult(tenant.pipeline.preview(request, caller.identity).schema)
 
     @typed
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
         """Stream the rows of a ticket, or of a command given in its place."""
+        caller = self._callers.caller(context)
         if sql.speaks(ticket.ticket):
-            steps = self._counted_sql(self._sql_call(context), ticket.ticket)
-            return flight.GeneratorStream(next(steps), typed_batches(steps))
-        caller = _caller(context)
+            steps = self._counted_sql(context, caller, ticket.ticket)
+            return stream(next(steps), steps, parse_options(caller.options).compression)
         digest = share = None
         if ticket.ticket.startswith(PREFIX):
             opened = self._signer.open(ticket.ticket, caller.identity)
@@ -155,35 +158,25 @@ class FlightServer(flight.FlightServerBase):
         # started, so its clean-up runs whatever becomes of the call.
         steps = self._counted(request, self._check(context), digest, share, caller)
         schema = next(steps)
-        return flight.GeneratorStream(schema, typed_batches(steps))
+        return stream(schema, steps, request.options.compression)
 
     @typed
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
         """List what `do_action` can do."""
-        _caller(context)
+        self._callers.caller(context)
         return list(ACTIONS.items())
 
     @typed
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[bytes]:
         """Answer an action."""
-        identity = _caller(context).identity
         body = action.body.to_pybytes()
         if len(body) > MAX_ACTION_BYTES:
             raise RequestError(f"the action's body is longer than {MAX_ACTION_BYTES} bytes")
-        if action.type in sql.ACTIONS:
-            return self._sql.do_action(self._sql_call(context), action.type, body)
-        if action.type == INFO_ACTION:
-            return iter([json.dumps(self._info()).encode()])
-        if action.type == actions.CANCEL:
-            return iter([actions.cancel_result(self._cancel(actions.parse_cancel(body), identity))])
-        if action.type == actions.RENEW:
-            return iter([self._renew(actions.parse_renew(body), identity).serialize()])
-        if action.type == SPOOL_LIST_ACTION:
-            return iter([json.dumps(self._pipeline.spooled.list(identity)).encode()])
-        if action.type == SPOOL_DROP_ACTION:
-            dropped = self._pipeline.spooled.drop(identity, body.decode("utf-8", "replace") or None)
-            return iter([json.dumps({"dropped": dropped}).encode()])
-        raise RequestError(f"unknown action {action.type!r}; known are: {', '.join(ACTIONS)}")
+        with self._tenant(context) as (caller, tenant):
+            if action.type in sql.ACTIONS:
+                # Within the tenant to the end: an iterator would still run when it may be closed.
+                return iter(list(tenant.sql.do_action(self._sql_call(context, caller, tenant), action.type, body)))
+            return iter([self._act(action.type, body, caller.identity, tenant.pipeline)])
 
     @typed
     def do_put(
@@ -192,16 +185,13 @@ class FlightServer(flight.FlightServerBase):
         """Take the parameters of Flight SQL's statements; writing is not served."""
         if not sql.speaks(descriptor.command):
             raise UnsupportedError("this server only reads: DoPut is not supported")
-        self._sql.do_put(self._sql_call(context), descriptor, reader, writer)
+        with self._tenant(context) as (caller, tenant):
+            tenant.sql.do_put(self._sql_call(context, caller, tenant), descriptor, reader, writer)
 
     @typed
     def do_exchange(self, *_args: object) -> None:
         """Exchanges are not served."""
         raise UnsupportedError("DoExchange is not supported")
-
-    def roll_back(self) -> None:
-        """Roll back the transactions that clients have not ended."""
-        self._sql.close()
 
     def refuse_calls(self) -> None:
         """Turn new calls away from now on; running streams go on."""
@@ -225,19 +215,34 @@ class FlightServer(flight.FlightServerBase):
         """Streams that are being served now."""
         return self._streams
 
-    def _cancel(self, info: flight.FlightInfo, identity: str) -> int:
+    def _act(self, name: str, body: bytes, identity: str, pipeline: Pipeline) -> bytes:
+        """Carry out an action of the server's own."""
+        if name == INFO_ACTION:
+            return json.dumps(self._info()).encode()
+        if name == actions.CANCEL:
+            return actions.cancel_result(self._cancel(pipeline, actions.parse_cancel(body), identity))
+        if name == actions.RENEW:
+            return bytes(self._renew(pipeline, actions.parse_renew(body), identity).serialize())
+        if name == SPOOL_LIST_ACTION:
+            return json.dumps(pipeline.spooled.list(identity)).encode()
+        if name == SPOOL_DROP_ACTION:
+            dropped = pipeline.spooled.drop(identity, body.decode("utf-8", "replace") or None)
+            return json.dumps({"dropped": dropped}).encode()
+        raise RequestError(f"unknown action {name!r}; known are: {', '.join(ACTIONS)}")
+
+    def _cancel(self, pipeline: Pipeline, info: flight.FlightInfo, identity: str) -> int:
         """End the leases of all endpoints; say whether there was one."""
         tickets = [self._signer.open(server_ticket(endpoint), identity) for endpoint in info.endpoints]
         leases = {ticket.share.lease.id: ticket.share.lease for ticket in tickets if ticket.share}
-        ended = [self._pipeline.keeper.cancel(lease) for lease in leases.values()]
+        ended = [pipeline.keeper.cancel(lease) for lease in leases.values()]
         return actions.CANCELLED if any(ended) else actions.NOT_CANCELLABLE
 
-    def _renew(self, endpoint: flight.FlightEndpoint, identity: str) -> flight.FlightEndpoint:
+    def _renew(self, pipeline: Pipeline, endpoint: flight.FlightEndpoint, identity: str) -> flight.FlightEndpoint:
         """Return the endpoint with its new expiration time; the ticket itself is good to the lease's last end."""
         ticket = self._signer.open(server_ticket(endpoint), identity)
         if ticket.share is None:
             raise RequestError("the endpoint holds no snapshot: there is nothing to renew")
-        held = self._pipeline.keeper.renew(ticket.share.lease)
+        held = pipeline.keeper.renew(ticket.share.lease)
         return flight.FlightEndpoint(endpoint.ticket, endpoint.locations, _time_in(held.remaining_s))
 
     def _counted(
@@ -248,20 +253,37 @@ class FlightServer(flight.FlightServerBase):
         share: Share | None,
         caller: Caller,
     ) -> Iterator[Any]:
-        with self._stream():
-            schema, batches = self._pipeline.read(request, check, digest, share, caller.identity, caller.lease)
+        with self._stream(), self.tenants.of(caller.identity) as tenant:
+            schema, batches = tenant.pipeline.read(request, check, digest, share, caller.identity, caller.lease)
             yield schema
             for batch in batches:
                 yield batch.on_wire() if isinstance(batch, LentBatch) else batch
 
-    def _counted_sql(self, call: Call, ticket: bytes) -> Iterator[Any]:
-        with self._stream():
-            schema, batches = self._sql.do_get(call, ticket)
+    def _counted_sql(self, context: flight.ServerCallContext, caller: Caller, ticket: bytes) -> Iterator[Any]:
+        with self._stream(), self.tenants.of(caller.identity) as tenant:
+            schema, batches = tenant.sql.do_get(self._sql_call(context, caller, tenant), ticket)
             yield schema
             yield from batches
 
-    def _sql_call(self, context: flight.ServerCallContext) -> Call:
-        return self._sql.call(context, _caller(context), self._check(context))
+    @contextmanager
+    def _tenant(self, context: flight.ServerCallContext) -> Iterator[tuple[Caller, Tenant]]:
+        """Find out who calls, and use what is theirs."""
+        caller = self._callers.caller(context)
+        with self.tenants.of(caller.identity) as tenant:
+            yield caller, tenant
+
+    def _open_sql(self, pipeline: Pipeline) -> sql.Frontend:
+        return sql.Frontend(
+            pipeline,
+            self._signer,
+            self._callers.logins,
+            endpoints=self._endpoints,
+            cancel=partial(self._cancel, pipeline),
+            transactions=self._transactions,
+        )
+
+    def _sql_call(self, context: flight.ServerCallContext, caller: Caller, tenant: Tenant) -> Call:
+        return tenant.sql.call(context, caller, self._check(context))
 
     @contextmanager
     def _stream(self) -> Iterator[None]:
@@ -306,7 +328,7 @@ class FlightServer(flight.FlightServerBase):
         held, endpoints = preview.held, []
         for index, ranges in enumerate(preview.shares):
             share = Share(held.lease, ranges)
-            lifetime_s = self._pipeline.keeper.limits.max_s
+            lifetime_s = self._snapshot_max_s
             sealed = self._signer.seal(request, identity, digest, share=share, lifetime_s=lifetime_s)
             # Clients that take the first location are spread over all replicas.
             turn = index % max(1, len(self._replicas))
@@ -318,13 +340,6 @@ class FlightServer(flight.FlightServerBase):
 def _time_in(seconds: float) -> pa.TimestampScalar:
     """Return the moment so many seconds from now, in UTC, in whole milliseconds: coarse clocks can hold it."""
     return pa.scalar(int((time.time() + seconds) * 1000) * 1_000_000, pa.timestamp("ns", "UTC"))
-
-
-def _caller(context: flight.ServerCallContext) -> Caller:
-    caller = context.get_middleware(MIDDLEWARE)
-    if not isinstance(caller, Caller):
-        raise RequestError("the call did not pass the server's middleware")
-    return caller
 
 
 def _parse_descriptor(descriptor: flight.FlightDescriptor, caller: Caller) -> ReadRequest:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +16,7 @@ import pyarrow as pa
 import structlog
 
 from flight_server import startup
+from flight_server.access import build
 from flight_server.config import Settings
 from flight_server.decoding import Decodings, HostDecoding
 from flight_server.gpu import GpuOptions
@@ -61,38 +64,48 @@ class Service:
             log.info("compiling", note="kernels are compiled once per version and kept on disk; about 10 s")
         host = select_backend("cpu")
         log.info("kernels ready", backend=host.name, reason=self._backend.reason, seconds=round(warm_up(host), 3))
-        self._pool = ConnectionPool(dsn, _pool_options(settings))
+        self._facts = facts
         self._gpu = _gpu_side(settings, self._backend)
         decodings = _decodings(settings, self._gpu)
-        sessions = Sessions(self._pool, _limits(settings), decodings)
-        self._pipeline = Pipeline(sessions, decodings, _spool(settings))
-        self._facts = facts
+        access = build(settings, self._opener(settings, decodings), self._on_change)
+        self._spool = _spool(settings)
         try:
             self._server = FlightServer(
                 settings.listen,
-                self._pipeline,
+                access,
                 TicketSigner(settings.ticket_key(), settings.ticket_lifetime_s),
                 info=self.info,
-                token=settings.token(),
                 certificates=_certificates(settings),
+                client_authority=_authority(settings),
                 replicas=settings.replica_uris(),
                 transactions=_transactions(settings),
             )
         except (OSError, pa.ArrowException) as failure:  # a bad address, a taken port, a bad certificate
-            self._pool.close()
             if self._gpu:
                 self._gpu.close()
             raise ConfigError(f"cannot listen on {settings.listen}: {failure}") from failure
         self.uri = _uri(settings.listen, self._server.port)
 
+    def _opener(self, settings: Settings, decodings: Decodings) -> Callable[[str, int], Pipeline]:
+        def open_pipeline(conninfo: str, connections: int) -> Pipeline:
+            pool = ConnectionPool(conninfo, _pool_options(settings, connections))
+            return Pipeline(Sessions(pool, _limits(settings, connections), decodings), decodings, self._spool)
+
+        return open_pipeline
+
+    def _on_change(self, identity: str) -> None:
+        """Let nobody go on with the connections of a password that was changed."""
+        self._server.tenants.drop(identity)
+
     def info(self) -> dict[str, Any]:
         """Return what the ``info`` action answers."""
+        keepers = [tenant.pipeline.keeper for tenant in self._server.tenants.all()]
         return startup.describe(self._backend, self._facts) | {
             "uri": self.uri,
             "streams": self._server.streams,
             "snapshots": {
-                "held": self._pipeline.keeper.count,
-                "oldest_s": round(self._pipeline.keeper.oldest_s, 3),
+                "held": sum(keeper.count for keeper in keepers),
+                "oldest_s": round(max((keeper.oldest_s for keeper in keepers), default=0.0), 3),
             },
             "gpu": self._gpu.info() if self._gpu else {"problem": _no_gpu(self._settings)},
         }
@@ -138,11 +151,11 @@ class Service:
         if not clean:
             # Threads are stuck in gRPC behind clients that do not read: the process's end closes all sockets.
             os._exit(0)
-        self._server.roll_back()
-        self._pipeline.close()
+        self._server.tenants.close()
+        if self._spool is not None:
+            self._spool.close()
         if self._gpu:
             self._gpu.close()
-        self._pool.close()
 
 
 def _gpu_side(settings: Settings, backend: HostBackend | CudaBackend) -> GpuSide | LateGpuSide | None:
@@ -182,15 +195,15 @@ def _transactions(settings: Settings) -> TransactionLimits | None:
     )
 
 
-def _pool_options(settings: Settings) -> PoolOptions:
+def _pool_options(settings: Settings, connections: int) -> PoolOptions:
     return PoolOptions(
-        max_connections=settings.max_connections,
+        max_connections=connections,
         max_waiting=settings.max_waiting,
         wait_s=settings.connection_wait_s,
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: Settings, connections: int) -> Limits:
     return Limits(
         max_row_bytes=settings.max_row_mib * MIB,
         statement_timeout_s=settings.statement_timeout_s,
@@ -202,7 +215,7 @@ def _limits(settings: Settings) -> Limits:
             lease_s=min(settings.snapshot_lease_s, settings.snapshot_max_s),
             max_s=settings.snapshot_max_s,
             # Readers need connections too: holders never take more than half.
-            count=min(settings.max_snapshots, settings.max_connections // 2),
+            count=min(settings.max_snapshots, connections // 2),
         ),
     )
 
@@ -218,6 +231,17 @@ def _certificates(settings: Settings) -> list[tuple[bytes, bytes]] | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return [(_read(settings.tls_cert), _read(settings.tls_key))]
+
+
+def _authority(settings: Settings) -> bytes | None:
+    if settings.tls_client_ca is None:
+        return None
+    text = _read(settings.tls_client_ca)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=text.decode())
+    except (ssl.SSLError, ValueError) as failure:
+        raise ConfigError(f"tls_client_ca: {settings.tls_client_ca} holds no PEM certificates") from failure
+    return text
 
 
 def _read(path: Path) -> bytes:

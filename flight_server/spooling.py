@@ -22,7 +22,7 @@ from transport.spool import Entry, Recording, Spool
 
 IGNORED = frozenset((
     "max_age_s", "timeout_s", "batch_bytes", "streams", "endpoints", "framing", "reader", "output", "decode",
-    "transport",
+    "transport", "compression",
 ))  # fmt: skip
 """Options that do not change which bytes PostgreSQL sends."""
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import pq
 
 from kernels.backend import CudaBackend, HostBackend, is_compiled
-from kernels.errors import ConfigError
+from kernels.errors import ConfigError, ForbiddenError
 from transport.failures import translated
 from transport.reader import reader_name
 
@@ -64,22 +64,39 @@ def probe(dsn: str) -> PostgresFacts:
         PostgreSQL cannot be reached.
     """
     with translated(), psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
-        row = connection.execute(ROLE_SQL).fetchone()
-        assert row is not None  # noqa: S101 (the role and the database of a session exist)
-        version = connection.info.server_version
-        return PostgresFacts(
-            server_version=f"{version // 10000}.{version % 10000}",
-            role=row[0],
-            superuser=row[1],
-            reads_server_files=row[2],
-            writes_server_files=row[3],
-            executes_programs=row[4],
-            database=row[5],
-            encoding=row[6],
-            in_recovery=row[7],
-            encrypted=connection.pgconn.ssl_in_use,
-            reader=reader_name(connection),
-        )
+        return look(connection)
+
+
+def require_safe_login(facts: PostgresFacts, *, allow_superuser: bool) -> None:
+    """Refuse a client's login for what the server's own would be refused for.
+
+    Raises
+    ------
+    ForbiddenError
+        Naming the power.
+    """
+    if facts.dangers and not allow_superuser:
+        raise ForbiddenError(f"the PostgreSQL role {facts.role!r} {' and '.join(facts.dangers)}: not let in")
+
+
+def look(connection: psycopg.Connection[tuple[Any, ...]]) -> PostgresFacts:
+    """Return what there is to know of a connection's server and role."""
+    row = connection.execute(ROLE_SQL).fetchone()
+    assert row is not None  # noqa: S101 (the role and the database of a session exist)
+    version = connection.info.server_version
+    return PostgresFacts(
+        server_version=f"{version // 10000}.{version % 10000}",
+        role=row[0],
+        superuser=row[1],
+        reads_server_files=row[2],
+        writes_server_files=row[3],
+        executes_programs=row[4],
+        database=row[5],
+        encoding=row[6],
+        in_recovery=row[7],
+        encrypted=connection.pgconn.ssl_in_use,
+        reader=reader_name(connection),
+    )
 
 
 def require_safe(facts: PostgresFacts, *, allow_superuser: bool) -> None:

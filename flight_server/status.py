@@ -17,6 +17,7 @@ from kernels.errors import (
     ConnectionLostError,
     DeadlineError,
     DecodeError,
+    ForbiddenError,
     OutcomeUnknownError,
     OverloadedError,
     PgflightError,
@@ -46,6 +47,7 @@ BY_CLASS: tuple[tuple[type[PgflightError], type[Exception]], ...] = (
     (UnsupportedError, pa.ArrowNotImplementedError),
     (RequestError, pa.ArrowInvalid),
     (UnauthenticatedError, flight.FlightUnauthenticatedError),
+    (ForbiddenError, flight.FlightUnauthorizedError),
     (ValueRangeError, pa.ArrowInvalid),
     (DecodeError, flight.FlightInternalError),
     (OutcomeUnknownError, flight.FlightInternalError),  # not to be tried again without looking

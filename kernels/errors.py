@@ -9,6 +9,7 @@
     │   │   └── SnapshotEndedError   the snapshot it reads is gone: plan the read again
     │   └── UnsupportedError   a call this server does not serve at all
     ├── UnauthenticatedError   no or wrong credentials
+    ├── ForbiddenError         the right credentials of somebody who is not let in
     ├── DecodeError            PostgreSQL's bytes break the wire format
     │   └── ValueRangeError    a sound value that the Arrow type cannot hold
     ├── PostgresError          PostgreSQL said no: carries SQLSTATE
@@ -56,6 +57,10 @@ class UnsupportedError(RequestError):
 
 class UnauthenticatedError(PgflightError):
     """The call carries no credentials, or wrong ones."""
+
+
+class ForbiddenError(PgflightError):
+    """Somebody known, who is not let in."""
 
 
 class DecodeError(PgflightError):

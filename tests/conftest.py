@@ -10,7 +10,7 @@ import pytest
 
 from kernels.backend import select_backend
 
-pytest_plugins = ["tests.fix_postgres", "tests.fix_server"]
+pytest_plugins = ["tests.fix_postgres", "tests.fix_server", "tests.fix_logins"]
 
 
 def pytest_report_header() -> list[str]:

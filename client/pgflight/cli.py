@@ -33,6 +33,9 @@ Uri = Annotated[
     str, typer.Option(envvar="PGFLIGHT_URI", help="grpc://host:port, grpc+tls://… or grpc+unix:///path.")
 ]
 Token = Annotated[str | None, typer.Option(envvar="PGFLIGHT_TOKEN", help="Bearer token.")]
+User = Annotated[
+    str | None, typer.Option(envvar="PGFLIGHT_USER", help="PostgreSQL user; the password is PGFLIGHT_PASSWORD.")
+]
 RootCerts = Annotated[
     Path | None, typer.Option("--tls-root-certs", help="PEM file of certificates to trust.", dir_okay=False)
 ]
@@ -61,6 +64,7 @@ def query(
     sql: Query,
     uri: Uri,
     token: Token = None,
+    user: User = None,
     tls_root_certs: RootCerts = None,
     timeout: Timeout = None,
     param: Params = None,
@@ -81,7 +85,7 @@ def query(
 
     A file appears under its name when it is complete, and not at all after an error.
     """
-    with _reported(), client.connect(uri, **_connection(token, tls_root_certs, timeout)) as server:
+    with _reported(), client.connect(uri, **_connection(token, user, tls_root_certs, timeout)) as server:
         if output is not None:
             files.writer_for(output)  # an unusable name is better told before the query runs
         if explain:
@@ -101,11 +105,12 @@ def tables(
     uri: Uri,
     pattern: Annotated[str | None, typer.Argument(help="LIKE pattern over schema.name, e.g. public.%.")] = None,
     token: Token = None,
+    user: User = None,
     tls_root_certs: RootCerts = None,
     timeout: Timeout = None,
 ) -> None:
     """List the tables that the server offers, with its estimates of their size."""
-    with _reported(), client.connect(uri, **_connection(token, tls_root_certs, timeout)) as server:
+    with _reported(), client.connect(uri, **_connection(token, user, tls_root_certs, timeout)) as server:
         found = interruptible(lambda: server.tables(pattern))
         console.show(
             ["schema", "table", "columns", "rows (estimate)", "bytes (estimate)"],
@@ -128,13 +133,14 @@ def schema(
     sql: Query,
     uri: Uri,
     token: Token = None,
+    user: User = None,
     tls_root_certs: RootCerts = None,
     timeout: Timeout = None,
     param: Params = None,
     option: Options = None,
 ) -> None:
     """Show the columns of a query or a table, and their Arrow types."""
-    with _reported(), client.connect(uri, **_connection(token, tls_root_certs, timeout)) as server:
+    with _reported(), client.connect(uri, **_connection(token, user, tls_root_certs, timeout)) as server:
         found = interruptible(lambda: server.schema(*_request(sql, param), **_options(option)))
         console.show(
             ["column", "type", "postgresql"],
@@ -143,9 +149,11 @@ def schema(
 
 
 @app.command()
-def info(uri: Uri, token: Token = None, tls_root_certs: RootCerts = None, timeout: Timeout = None) -> None:
+def info(
+    uri: Uri, token: Token = None, user: User = None, tls_root_certs: RootCerts = None, timeout: Timeout = None
+) -> None:
     """Show what the server says about itself, as JSON."""
-    with _reported(), client.connect(uri, **_connection(token, tls_root_certs, timeout)) as server:
+    with _reported(), client.connect(uri, **_connection(token, user, tls_root_certs, timeout)) as server:
         console.show_json(interruptible(server.info))
 
 
@@ -236,8 +244,13 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
-def _connection(token: str | None, tls_root_certs: Path | None, timeout_s: float | None) -> dict[str, Any]:
-    return {"token": token or None, "tls_root_certs": tls_root_certs, "timeout_s": timeout_s}
+def _connection(
+    token: str | None, user: str | None, tls_root_certs: Path | None, timeout_s: float | None
+) -> dict[str, Any]:
+    # Not a flag: everybody on the host sees those.
+    password = os.environ.get("PGFLIGHT_PASSWORD", "") if user else None
+    credentials = {"token": token or None, "user": user or None, "password": password}
+    return {**credentials, "tls_root_certs": tls_root_certs, "timeout_s": timeout_s}
 
 
 def _request(sql: str, params: list[str] | None) -> tuple[str, list[str | None]]:

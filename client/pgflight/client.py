@@ -36,6 +36,9 @@ def connect(
     uri: str,
     *,
     token: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    allow_plaintext: bool = False,
     tls_root_certs: bytes | str | PathLike[str] | None = None,
     timeout_s: float | None = None,
     headers: Mapping[str, str] | None = None,
@@ -49,6 +52,10 @@ def connect(
         ``grpc://host:port``, ``grpc+tls://host:port``, ``grpc+unix:///path`` or plain ``host:port``.
     token
         Sent as ``authorization: Bearer <token>``.
+    user, password
+        Sent as Basic credentials instead, for servers where PostgreSQL's logins count.
+    allow_plaintext
+        Send a password unencrypted to another host, where something else encrypts.
     tls_root_certs
         PEM certificates to trust: the bytes, or the path of a file. None: the system's.
     timeout_s
@@ -61,11 +68,18 @@ def connect(
     Raises
     ------
     ValueError
-        The URI's scheme is unknown.
+        The URI's scheme is unknown, the credentials do not make sense, or a password would cross the network
+        unencrypted.
     """
+    if (user is None) != (password is None) or (user is not None and token is not None):
+        raise ValueError("give a token, or user and password")
+    if user is not None and ":" in user:
+        raise ValueError("a user name with a colon cannot be sent")
     keep_freed_memory()
     roots = tls_root_certs if isinstance(tls_root_certs, bytes | None) else Path(tls_root_certs)
-    settings = Settings(full_uri(uri), token, roots, timeout_s, headers or {}, flight_options)
+    settings = Settings(
+        full_uri(uri), token, user, password, allow_plaintext, roots, timeout_s, headers or {}, flight_options
+    )
     return Client(Connections(settings))
 
 

@@ -1,11 +1,14 @@
 """Flight connections: one per location, with the deadline, token and TLS settings of the user."""
 
 import contextlib
+import ipaddress
 import threading
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pyarrow import flight, ipc
 
@@ -37,6 +40,9 @@ class Settings:
 
     uri: str
     token: str | None = field(repr=False)
+    user: str | None
+    password: str | None = field(repr=False)
+    allow_plaintext: bool
     tls_root_certs: bytes | Path | None
     timeout_s: float | None
     headers: Mapping[str, str] = field(repr=False)
@@ -47,11 +53,23 @@ class Settings:
         pairs = {**self.headers, **(headers or {})}
         if self.token is not None:
             pairs["authorization"] = f"Bearer {self.token}"
+        if self.user is not None:
+            pairs["authorization"] = f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
         encoded = [(name.lower().encode("ascii"), _header_value(name, text)) for name, text in pairs.items()]
         return flight.FlightCallOptions(timeout=self.timeout_s, headers=encoded, read_options=_READ_OPTIONS)
 
     def dial(self, uri: str) -> flight.FlightClient:
-        """Make a client for `uri`. gRPC connects at the first call."""
+        """Make a client for `uri`. gRPC connects at the first call.
+
+        Raises
+        ------
+        ValueError
+            A password would cross the network unencrypted.
+        """
+        if self.user is not None and not self.allow_plaintext and not _is_private(uri):
+            raise ValueError(
+                f"a password would cross the network unencrypted to {uri}: use grpc+tls, or allow_plaintext"
+            )
         roots = self.tls_root_certs
         if isinstance(roots, Path):
             roots = roots.read_bytes()
@@ -112,6 +130,17 @@ class Connections:
             if uri not in self._others:
                 self._others[uri] = self.settings.dial(uri)
             return self._others[uri]
+
+
+def _is_private(uri: str) -> bool:
+    """Tell whether nobody on the way can read what is sent: it is encrypted, or does not leave this host."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("grpc+tls", "grpc+unix") or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _header_value(name: str, text: str) -> bytes:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 import flight_sql
-from flight_server.auth import Caller
+from flight_server.auth.caller import Caller
 from flight_server.pipeline import Pipeline
 from flight_server.request import MAX_REQUEST_BYTES
 from flight_server.sql.calls import Call
@@ -69,6 +69,11 @@ class Frontend:
         self._router = flight_sql.Router(PostgresService(reads, cancel))
         self._logins = logins
 
+    @property
+    def transactions(self) -> int:
+        """Transactions that are open."""
+        return 0 if self._transactions is None else len(self._transactions)
+
     def close(self) -> None:
         """Roll back the transactions that are open."""
         if self._transactions is not None:
@@ -80,7 +85,7 @@ class Frontend:
         def keep(state: SessionState) -> None:
             # Clients keep cookies, or the newest bearer token, or neither; then the state is theirs to lose.
             context.add_header("set-cookie", state.to_cookie())
-            context.add_header("authorization", self._logins.bearer(caller.identity, state))
+            context.add_header("authorization", self._logins.bearer(caller.identity, state, caller.expires_at))
 
         return Call(caller.identity, caller.session, caller.options, check, keep, context.peer())
 

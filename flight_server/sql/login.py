@@ -7,10 +7,11 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from flight_server.sql import state
 from flight_server.sql.state import SessionState
@@ -18,11 +19,51 @@ from kernels.errors import RequestError, UnauthenticatedError
 
 Headers = Mapping[str, list[str | bytes]]
 
-ANONYMOUS = "anonymous"
-TOKEN_HOLDER = "token"  # noqa: S105 (an identity's name, not a secret)
 PREFIX = "pgl1."
 LIFETIME_S = 7 * 86_400.0
 """Some clients log in once and keep their token; others take the fresh one that follows after half the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody whose credentials were good.
+
+    Parameters
+    ----------
+    identity : str
+        Names everything that is theirs: no two principals of a server have the same.
+    expires_at : float
+        Unix time at which the credentials end, seconds.
+    """
+
+    identity: str
+    expires_at: float = math.inf
+
+
+class Backend(Protocol):
+    """One way of knowing who calls."""
+
+    @property
+    def everybody(self) -> Principal | None:
+        """Who calls without credentials; None where they are asked for."""
+
+    def by_password(self, user: str, password: str) -> Principal | None:
+        """Return who has a password, None where nobody has it."""
+
+    def by_bearer(self, secret: str) -> Principal | None:
+        """Return who has a bearer token that this server did not issue, None where nobody has it."""
+
+    def key(self, identity: str) -> bytes | None:
+        """Return the key that signs an identity's login tokens, None where there is no such identity."""
+
+    def recall(self, identity: str, expires_at: float) -> Principal:
+        """Return who holds a login token whose signature is right.
+
+        Raises
+        ------
+        UnauthenticatedError
+            They have no access any more, or another server knows them.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +77,27 @@ class Login:
         The options of its session.
     answer : bool
         Whether the client should be given a fresh token.
+    expires_at : float
+        Unix time at which the login ends whatever token stands for it, seconds.
     """
 
     identity: str
     session: SessionState
     answer: bool = False
+    expires_at: float = math.inf
 
 
 class Logins:
     """Checks credentials, and issues tokens that stand for them.
 
-    A token is signed with the server's own: it is good on every server that asks for the same, and ends with it.
-
     Parameters
     ----------
-    token : str or None
-        What to ask for, as bearer token or as password of any user; None to let everybody in.
+    backend : Backend
+        Knows whose credentials they are.
     """
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-        self._key = hashlib.sha256(b"pgflight login\0" + (token or "").encode()).digest()
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def check(self, headers: Headers) -> Login:
         """Return who sent the headers.
@@ -71,61 +112,64 @@ class Logins:
         given = [
             _text(value) for name, values in headers.items() if name.lower() == "authorization" for value in values
         ]
-        problem = "wrong" if given else "missing"
+        problem = "the token or password is " + ("wrong" if given else "missing")
         for value in given:
             try:
                 found = self._read(value)
-            except UnauthenticatedError:
-                problem = "too old: log in again"
+            except UnauthenticatedError as failure:
+                problem = str(failure)
                 continue
             if found is not None:
                 return _with_cookie(found, headers)
-        if self._token is None:
-            return _with_cookie(Login(ANONYMOUS, SessionState()), headers)
-        raise UnauthenticatedError(f"the token or password is {problem}")
+        if self._backend.everybody is not None:
+            return _with_cookie(Login(self._backend.everybody.identity, SessionState()), headers)
+        raise UnauthenticatedError(problem)
 
-    def bearer(self, identity: str, session: SessionState) -> str:
-        """Return an ``authorization`` header with a fresh token for a client."""
-        said = {"i": identity, "e": round(time.time() + LIFETIME_S), "s": session.to_json()}
+    def bearer(self, identity: str, session: SessionState, expires_at: float = math.inf) -> str:
+        """Return an ``authorization`` header with a fresh token, which never outlives the credentials."""
+        ends_at = min(time.time() + LIFETIME_S, expires_at)
+        said: dict[str, Any] = {"i": identity, "e": math.floor(ends_at), "s": session.to_json()}
+        if expires_at < math.inf:
+            said["x"] = math.floor(expires_at)
         body = base64.urlsafe_b64encode(json.dumps(said, separators=(",", ":")).encode()).decode()
-        return f"Bearer {PREFIX}{body}.{self._sign(body)}"
+        return f"Bearer {PREFIX}{body}.{_sign(self._backend.key(identity) or b'', body)}"
 
     def _read(self, value: str) -> Login | None:
         """Return the login an ``authorization`` header stands for; None where it is none."""
         scheme, _, secret = value.partition(" ")
         secret = secret.strip()
+        found = None
         if scheme.lower() == "bearer":
             if secret.startswith(PREFIX):
                 return self._open(secret.removeprefix(PREFIX))
-            if self._is_token(secret):
-                return Login(TOKEN_HOLDER, SessionState())
-        elif scheme.lower() == "basic" and self._is_token(_password(secret)):
-            return Login(TOKEN_HOLDER, SessionState())
-        return None
-
-    def _is_token(self, secret: str | None) -> bool:
-        if self._token is None or secret is None:
-            return False
-        return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), self._token.encode())
+            found = self._backend.by_bearer(secret)
+        elif scheme.lower() == "basic":
+            given = _user_and_password(secret)
+            found = None if given is None else self._backend.by_password(*given)
+        return None if found is None else Login(found.identity, SessionState(), expires_at=found.expires_at)
 
     def _open(self, token: str) -> Login | None:
         body, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(signature.encode(), self._sign(body).encode()):
-            return None
         try:
             said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body))
-            identity, left_s = str(said["i"]), float(said["e"]) - time.time()
-        except (ValueError, KeyError, TypeError, RecursionError):
+            identity, ends_at = str(said["i"]), float(said["e"])
+            expires_at = float(said.get("x", math.inf))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        key = self._backend.key(identity)  # of whom the token says it is: the signature proves it
+        if key is None or not hmac.compare_digest(signature.encode(errors="replace"), _sign(key, body).encode()):
+            return None
+        left_s = ends_at - time.time()
         if left_s < 0:
-            raise UnauthenticatedError("the login has ended: log in again")
-        # Without a token of the server's anybody can sign: such a token carries options, but no identity.
-        known = ANONYMOUS if self._token is None else identity
-        return Login(known, _session(said.get("s")), answer=left_s < LIFETIME_S / 2)
+            raise UnauthenticatedError("the login is too old: log in again")
+        known = self._backend.recall(identity, expires_at)
+        renew = left_s < LIFETIME_S / 2 and known.expires_at == math.inf
+        return Login(known.identity, _session(said.get("s")), answer=renew, expires_at=known.expires_at)
 
-    def _sign(self, body: str) -> str:
-        digest = hmac.new(self._key, body.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest).decode()
+
+def _sign(key: bytes, body: str) -> str:
+    digest = hmac.new(key, body.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 def _with_cookie(login: Login, headers: Headers) -> Login:
@@ -142,15 +186,15 @@ def _session(said: Any) -> SessionState:
         return SessionState()
 
 
-def _password(encoded: str) -> str | None:
-    """Return the password of Basic credentials, None where they are malformed; not every client pads them."""
+def _user_and_password(encoded: str) -> tuple[str, str] | None:
+    """Return what Basic credentials say, None where they are malformed; not every client pads them."""
     bare = encoded.rstrip("=")
     padded = bare + "=" * (-len(bare) % 4)
     try:
-        _, colon, password = base64.b64decode(padded, validate=True).decode().partition(":")
+        user, colon, password = base64.b64decode(padded, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
         return None
-    return password if colon else None
+    return (user, password) if colon else None
 
 
 def _text(value: str | bytes) -> str:

@@ -89,7 +89,8 @@ def test_parameters_are_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("output", "cuda-ipc"),
+        ("output", "cuda"),
+        ("compression", "gzip"),
         ("decode", "tpu"),
         ("profile", "cudf"),
         ("transport", "gds"),

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
-from flight_server.auth import CallerFactory
+from flight_server.auth.caller import CallerFactory
+from flight_server.auth.tokens import Everybody, OneToken
 from flight_server.sql import login
 from flight_server.sql.login import Login, Logins
 from flight_server.sql.state import SessionState
@@ -140,7 +141,7 @@ def test_tokens_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """After half their time a fresh one is due; after all of it they are of no use."""
     now = 1_000_000.0
     monkeypatch.setattr("flight_server.sql.login.time.time", lambda: now)
-    logins = Logins(TOKEN)
+    logins = Logins(OneToken(TOKEN))
     chosen = SessionState("s", {"profile": "plain"})
     bearer = logins.bearer("token", chosen)
     assert logins.check(headers(bearer)) == Login("token", chosen, answer=False)
@@ -157,7 +158,7 @@ def test_old_tokens_are_answered_with_fresh_ones(monkeypatch: pytest.MonkeyPatch
     """With any reply, once; a handshake always is."""
     now = 1_000_000.0
     monkeypatch.setattr("flight_server.sql.login.time.time", lambda: now)
-    factory = CallerFactory(TOKEN, threading.Event())
+    factory = CallerFactory(OneToken(TOKEN), threading.Event())
     call = flight.CallInfo(method=flight.FlightMethod.DO_GET)
     bearer = factory.logins.bearer("token", SessionState("s"))
     assert factory.start_call(call, headers(bearer)).sending_headers() == {}
@@ -173,24 +174,24 @@ def test_old_tokens_are_answered_with_fresh_ones(monkeypatch: pytest.MonkeyPatch
 
 def test_tokens_end_with_the_servers(server: ServerProcess) -> None:
     """A new token of the server's, and all that was issued under the old one is void; replicas share it."""
-    bearer = Logins("old").bearer("token", SessionState())
-    assert Logins("old").check(headers(bearer)).identity == "token"
+    bearer = Logins(OneToken("old")).bearer("token", SessionState())
+    assert Logins(OneToken("old")).check(headers(bearer)).identity == "token"
     with pytest.raises(UnauthenticatedError, match="wrong"):
-        Logins("new").check(headers(bearer))
+        Logins(OneToken("new")).check(headers(bearer))
 
 
 def test_nobody_gives_himself_an_identity() -> None:
     """Where no token is asked for, anybody could sign one: it carries options, not an identity."""
-    everybody = Logins(None)
+    everybody = Logins(Everybody())
     forged = everybody.bearer("token", SessionState("s"))
     assert everybody.check(headers(forged)) == Login("anonymous", SessionState("s"))
     body = base64.urlsafe_b64encode(json.dumps({"i": "token", "e": "x", "s": 1}).encode()).decode()
-    odd = f"Bearer pgl1.{body}.{everybody._sign(body)}"
+    odd = f"Bearer pgl1.{body}.{login._sign(Everybody().key(''), body)}"
     assert everybody.check(headers(odd)) == Login("anonymous", SessionState())
 
 
 def test_cookies_win_over_tokens() -> None:
-    logins = Logins(TOKEN)
+    logins = Logins(OneToken(TOKEN))
     given_headers = {
         "authorization": [logins.bearer("token", SessionState("old"))],
         "cookie": [SessionState("new").to_cookie()],
@@ -201,4 +202,4 @@ def test_cookies_win_over_tokens() -> None:
 @given(st.text(), st.sampled_from(["", "Bearer ", "Basic ", "Bearer pgl1."]))
 def test_any_header_is_refused(text: str, scheme: str) -> None:
     with pytest.raises(UnauthenticatedError, match=r"wrong|too old"):
-        Logins("a token that hypothesis will not guess").check(headers(scheme + text))
+        Logins(OneToken("a token that hypothesis will not guess")).check(headers(scheme + text))

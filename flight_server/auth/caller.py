@@ -8,10 +8,11 @@ from typing import Any
 
 from pyarrow import flight
 
+from flight_server.auth.certificates import Certificates
 from flight_server.options import options_from_headers
-from flight_server.sql.login import Login, Logins
+from flight_server.sql.login import Backend, Login, Logins
 from flight_server.status import typed
-from kernels.errors import OverloadedError
+from kernels.errors import OverloadedError, RequestError
 
 MIDDLEWARE = "pgflight"
 LEASE_HEADER = "pgflight-lease"
@@ -33,6 +34,7 @@ class Caller(flight.ServerMiddleware):
 
     def __init__(self, login: Login, options: Mapping[str, Any], answer: dict[str, str], lease: str = "") -> None:
         self.identity = login.identity
+        self.expires_at = login.expires_at
         self.session = login.session
         self.options = {**login.session.options, **options}
         self.lease = lease
@@ -49,14 +51,15 @@ class CallerFactory(flight.ServerMiddlewareFactory):
 
     Parameters
     ----------
-    token : str or None
-        The token to ask for; None to let everybody in.
+    backend : Backend
+        Knows whose credentials they are.
     draining : Event
         Set when no new calls are to be taken.
     """
 
-    def __init__(self, token: str | None, draining: threading.Event) -> None:
-        self.logins = Logins(token)
+    def __init__(self, backend: Backend, draining: threading.Event) -> None:
+        self.logins = Logins(backend)
+        self._certificates = backend if isinstance(backend, Certificates) else None
         self._draining = draining
 
     @typed
@@ -67,8 +70,28 @@ class CallerFactory(flight.ServerMiddlewareFactory):
         login = self.logins.check(headers)
         answer = {}
         if login.answer or info.method == flight.FlightMethod.HANDSHAKE:
-            answer["authorization"] = self.logins.bearer(login.identity, login.session)
+            answer["authorization"] = self.logins.bearer(login.identity, login.session, login.expires_at)
         return Caller(login, options_from_headers(headers), answer, _text(headers, LEASE_HEADER))
+
+    def caller(self, context: flight.ServerCallContext) -> Caller:
+        """Return who makes a call.
+
+        Raises
+        ------
+        UnauthenticatedError
+            A certificate has to say so, and there is none.
+        """
+        caller = context.get_middleware(MIDDLEWARE)
+        if not isinstance(caller, Caller):
+            raise RequestError("the call did not pass the server's middleware")
+        if self._certificates is not None:
+            caller.identity = self._certificates.by_peer(context.peer_identity()).identity
+        return caller
+
+    @property
+    def handshake(self) -> OpenHandshake | None:
+        """What answers handshakes; with it gRPC does not tell whose certificate a call comes with."""
+        return OpenHandshake() if self._certificates is None else None
 
 
 class OpenHandshake(flight.ServerAuthHandler):
