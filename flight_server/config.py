@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     )
     spool_max_mib: int = Field(16384, ge=1, description="Room they may take; the least recently used leave.")
     spool_min_free_mib: int = Field(2048, ge=0, description="Room always left free on that file system.")
+    collect_mib: int = Field(
+        512, ge=1, le=1024, description="What the transports single, buffered and chunked may collect of a result."
+    )
     memory_mib: int = Field(384, ge=16, description="Memory for blocks and batches, all streams together.")
     max_row_mib: int = Field(128, ge=1, le=1024, description="Largest row that is served.")
     statement_timeout_s: float = Field(0.0, ge=0, description="Longest a read may take; 0 for no limit.")

@@ -25,6 +25,7 @@ from flight_server.sessions import Limits, Sessions
 from flight_server.snapshots import SnapshotLimits
 from flight_server.sql.transactions import TransactionLimits
 from flight_server.tickets import TicketSigner
+from flight_server.transports import Transports
 from kernels.backend import CudaBackend, HostBackend, gpus_present, is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
 from transport.memory import RegionPool
@@ -65,7 +66,8 @@ class Service:
         self._gpu = _gpu_side(settings, self._backend)
         decodings = _decodings(settings, self._gpu)
         sessions = Sessions(self._pool, _limits(settings), decodings)
-        self._pipeline = Pipeline(sessions, decodings, _spool(settings))
+        spool = _spool(settings)
+        self._pipeline = Pipeline(sessions, decodings, spool, Transports(spool, settings.collect_mib))
         self._facts = facts
         try:
             self._server = FlightServer(

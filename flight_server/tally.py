@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from flight_server.stages import Stages
 from flight_server.telemetry import query_digest
 from flight_server.watchdog import Watch
 from kernels.errors import DeadlineError
@@ -34,6 +35,7 @@ class Tally:
     wire_bytes: int = 0
     outcome: str = "abandoned"
     facts: dict[str, Any] = field(default_factory=dict)
+    stages: Stages = field(default_factory=Stages)
     watch: Watch = field(default_factory=lambda: Watch(0.0))
 
     def require_time(self) -> None:
@@ -50,5 +52,6 @@ class Tally:
             rows=self.rows,
             wire_bytes=self.wire_bytes,
             seconds=round(time.monotonic() - self.started, 6),
+            stages=self.stages.facts(),
             **self.facts,
         )

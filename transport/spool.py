@@ -103,12 +103,16 @@ class Recording:
         self._sinks: list[SpoolSink] = []
         self._lock = threading.Lock()
 
-    def recorder(self, reader: Reader) -> Reader:
-        """Wrap a reader so that all it receives is written too."""
+    def sink(self) -> SpoolSink:
+        """Begin a file of another stream."""
         with self._lock:
             sink = SpoolSink(self._directory / f"stream-{len(self._sinks)}.wire", self._spool.take_room)
             self._sinks.append(sink)
-        return Recorder(reader, sink)
+        return sink
+
+    def recorder(self, reader: Reader) -> Reader:
+        """Wrap a reader so that all it receives is written too."""
+        return Recorder(reader, self.sink())
 
     def publish(self, columns: Sequence[Column], *, copy: bool, rows: int) -> bool:
         """Make the entry visible, all replies being proven whole; return whether there is one."""
