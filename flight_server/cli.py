@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flight_server import startup
 from flight_server.config import Settings, load
+from flight_server.export.command import export
 from flight_server.service import Service
 from flight_server.telemetry import configure_logging
 from kernels.backend import select_backend
@@ -120,6 +121,9 @@ def info(
     else:
         _show(described)
     raise typer.Exit(0 if facts else 1)
+
+
+app.command()(export)
 
 
 def main() -> None:

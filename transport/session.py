@@ -285,6 +285,8 @@ class Session:
             if not self._connection.closed:
                 with translated():
                     self._connection.execute(b"rollback to savepoint attempt")
+                    # Within a subtransaction, even an empty one, no snapshot can be exported.
+                    self._connection.execute(b"release savepoint attempt")
             raise
         with translated():
             self._connection.execute(b"release savepoint attempt")
