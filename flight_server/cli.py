@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flight_server import startup
+from flight_server.bench import bench
 from flight_server.config import Settings, load
 from flight_server.export.command import export
 from flight_server.service import Service
@@ -124,6 +125,9 @@ def info(
 
 
 app.command()(export)
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    bench
+)
 
 
 def main() -> None:
