@@ -63,6 +63,8 @@ def serve(
     spool_dir: Annotated[Path | None, typer.Option(help=_help("spool_dir"))] = None,
     spool_max_mib: Annotated[int | None, typer.Option(help=_help("spool_max_mib"))] = None,
     spool_min_free_mib: Annotated[int | None, typer.Option(help=_help("spool_min_free_mib"))] = None,
+    file_dsn: Annotated[str | None, typer.Option(help=_help("file_dsn"))] = None,
+    file_dir: Annotated[Path | None, typer.Option(help=_help("file_dir"))] = None,
     collect_mib: Annotated[int | None, typer.Option(help=_help("collect_mib"))] = None,
     memory_mib: Annotated[int | None, typer.Option(help=_help("memory_mib"))] = None,
     max_row_mib: Annotated[int | None, typer.Option(help=_help("max_row_mib"))] = None,

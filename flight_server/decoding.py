@@ -104,6 +104,10 @@ class HostDecoding:
         kind = wire.COPY_DATA if copy else wire.DATA_ROW
         return self._backend.decoder(planned, self._memory.allocate, kind=kind, batch_bytes=batch_bytes)
 
+    def unframed_decoder(self, planned: Plan, *, batch_bytes: int) -> RowDecoder:
+        """Make a decoder of files that PostgreSQL's COPY wrote."""
+        return self._backend.unframed_decoder(planned, self._memory.allocate, batch_bytes=batch_bytes)
+
 
 class GpuDecodings(Protocol):
     """What the GPUs of this host do for reads."""

@@ -25,7 +25,7 @@ from flight_server.transports import Transports
 from kernels.errors import PostgresError, SnapshotEndedError
 from kernels.plan import plan
 from transport.catalog import Connection
-from transport.modes.moving import Moving
+from transport.modes.moving import FILE, Moving
 from transport.session import Session
 from transport.spool import Recording
 
@@ -106,7 +106,8 @@ class Execution:
             # Streams asked for by number are taken at once, before anything is held; "auto" takes what is free.
             spare = self._sessions.take(request, stack)
             session = stack.enter_context(self._sessions.open(request, spare.pop()))
-            prepared = prepare(session, request, self._sessions.streams(request))
+            by_file = request.options.transport == FILE
+            prepared = prepare(session, request, 1 if by_file else self._sessions.streams(request))
             require_schema(prepared.plan, read.digest)
             tally.facts |= {"backend_pid": session.backend_pid, "why": prepared.division.why}
             if prepared.division.parts and request.options.ordered:
@@ -115,7 +116,10 @@ class Execution:
                 self._transports.moving(request.options, tally, prepared.division.streams, recording)
             )
             yield prepared.plan.schema
-            if prepared.division.parts:
+            if by_file:
+                self._sessions.give_back(spare)
+                yield from self._written(read, prepared, session, moving)
+            elif prepared.division.parts:
                 yield from self._parts(read, prepared, session, spare, moving)
             else:
                 self._sessions.give_back(spare)
@@ -187,6 +191,15 @@ class Execution:
             yield batch
         tally.wire_bytes = reply.received_bytes
         session.finish()
+
+    def _written(
+        self, read: Read, prepared: Prepared, session: Session, moving: Moving
+    ) -> Iterator[pa.RecordBatch]:
+        decoding = self._decodings.choose(read.request.options)
+        files = self._transports.files
+        return files.batches(
+            read.request, prepared, session, self._sessions, decoding, moving, read.tally, read.check
+        )
 
     def _parts(
         self,

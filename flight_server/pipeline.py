@@ -52,9 +52,9 @@ class Pipeline:
         self._decodings = decodings
         self._watchdog = Watchdog(limits.stall_timeout_s)
         self.keeper = SnapshotKeeper(limits.snapshots, sessions.open_holder)
-        transports = transports or Transports(spool)
-        self.spooled = SpooledReads(spool, decodings, transports, limits.max_row_bytes)
-        self._execution = Execution(sessions, decodings, self.keeper, self.spooled, transports)
+        self._transports = transports or Transports(spool)
+        self.spooled = SpooledReads(spool, decodings, self._transports, limits.max_row_bytes)
+        self._execution = Execution(sessions, decodings, self.keeper, self.spooled, self._transports)
 
     @property
     def sessions(self) -> Sessions:
@@ -142,6 +142,7 @@ class Pipeline:
     def close(self) -> None:
         """End the snapshots that are held, and let go of the spool."""
         self.keeper.close()
+        self._transports.close()
         self.spooled.close()
 
     def _steps(

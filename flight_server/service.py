@@ -16,6 +16,7 @@ import structlog
 from flight_server import startup
 from flight_server.config import Settings
 from flight_server.decoding import Decodings, HostDecoding
+from flight_server.file_reads import FileOptions, FileReads
 from flight_server.gpu import GpuOptions
 from flight_server.gpu_start import LateGpuSide, bring_up
 from flight_server.lending import GpuSide, LendingOptions
@@ -67,7 +68,9 @@ class Service:
         decodings = _decodings(settings, self._gpu)
         sessions = Sessions(self._pool, _limits(settings), decodings)
         spool = _spool(settings)
-        self._pipeline = Pipeline(sessions, decodings, spool, Transports(spool, settings.collect_mib))
+        self._pipeline = Pipeline(
+            sessions, decodings, spool, Transports(spool, _files(settings), settings.collect_mib)
+        )
         self._facts = facts
         try:
             self._server = FlightServer(
@@ -214,6 +217,12 @@ def _spool(settings: Settings) -> Spool | None:
         return None
     sizes = {"max_bytes": settings.spool_max_mib * MIB, "min_free_bytes": settings.spool_min_free_mib * MIB}
     return Spool(SpoolOptions(settings.spool_dir, **sizes))
+
+
+def _files(settings: Settings) -> FileReads | None:
+    if settings.file_dsn is None or settings.file_dir is None:
+        return None
+    return FileReads(FileOptions(settings.file_dsn.get_secret_value(), settings.file_dir))
 
 
 def _certificates(settings: Settings) -> list[tuple[bytes, bytes]] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from flight_server.file_reads import FileReads
 from flight_server.options import ReadOptions
 from flight_server.tally import Tally
 from kernels.errors import RequestError
@@ -23,12 +24,20 @@ class Transports:
     ----------
     spool : Spool, optional
         Where ``gds`` has its files.
+    files : FileReads, optional
+        What ``file`` needs.
     collect_mib : int
         How much of a result may be collected by the transports that collect all of it.
     """
 
-    def __init__(self, spool: Spool | None = None, collect_mib: int = DEFAULT_COLLECT_MIB) -> None:
+    def __init__(
+        self,
+        spool: Spool | None = None,
+        files: FileReads | None = None,
+        collect_mib: int = DEFAULT_COLLECT_MIB,
+    ) -> None:
         self._spool = spool
+        self._files = files
         self._limit_bytes = collect_mib * MIB
         # Twice: chunks and what they are joined into, a buffer and the one that it grows into.
         self._collecting = RegionPool(2 * self._limit_bytes + 4 * MIB)
@@ -48,14 +57,32 @@ class Transports:
         recording : Recording, optional
             Where the replies are kept.
         """
-        if options.transport == FILE:
-            raise RequestError(
-                "transport=file: this server has no login of its own to write files with (setting file_dsn)"
-            )
+        if options.transport == FILE and (recording is not None or options.endpoints > 1):
+            raise RequestError("transport=file: neither max_age_s nor several endpoints go with it")
         with ExitStack() as stack:
             if options.transport == GDS and recording is None:
                 recording = stack.enter_context(self._scratch())
             yield from self._tallied(tally, self._moving(options, streams, recording=recording))
+
+    @property
+    def files(self) -> FileReads:
+        """What ``file`` needs.
+
+        Raises
+        ------
+        RequestError
+            The server has no login for it.
+        """
+        if self._files is None:
+            raise RequestError(
+                "transport=file: this server has no login that writes files (settings file_dsn and file_dir)"
+            )
+        return self._files
+
+    def close(self) -> None:
+        """Let go of what ``file`` needs."""
+        if self._files is not None:
+            self._files.close()
 
     @contextmanager
     def stored(self, options: ReadOptions, tally: Tally) -> Iterator[Moving]:

@@ -61,6 +61,9 @@ class Ring(Reply):
         super()._make_room()
 
 
+MakeSource = Callable[[Reader, Counters], Reader]
+
+
 class Moving:
     """Makes the replies of one read.  Thread-safe.
 
@@ -107,8 +110,31 @@ class Moving:
         patience_s: float,
     ) -> Reply:
         """Make the reply of one stream."""
-        counters = self.new_counters()
-        source = self._source(reader, counters)
+        return self.over(
+            self._source,
+            reader,
+            allocate,
+            block_bytes=block_bytes,
+            max_row_bytes=max_row_bytes,
+            check=check,
+            patience_s=patience_s,
+        )
+
+    def over(
+        self,
+        make_source: MakeSource,
+        reader: Reader,
+        allocate: Allocate,
+        /,
+        *,
+        block_bytes: int,
+        max_row_bytes: int,
+        check: Callable[[], None],
+        patience_s: float,
+    ) -> Reply:
+        """Make a reply that reads what `make_source` puts over the connection's reader."""
+        counters = self._new_counters()
+        source = make_source(reader, counters)
         if self.name in STORES:
             make_store = partial(STORES[self.name], self._collecting.allocate, self._limit_bytes, counters)
             return CollectedReply(source, make_store, check=check)
@@ -122,7 +148,7 @@ class Moving:
             patience_s=patience_s,
         )
 
-    def new_counters(self) -> Counters:
+    def _new_counters(self) -> Counters:
         """Return counters that `facts` will add up."""
         counters = Counters()
         with self._lock:
