@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flight_server import startup
 from flight_server.bench import bench
+from flight_server.check_gds import check_gds
 from flight_server.config import Settings, load
 from flight_server.export.command import export
 from flight_server.service import Service
@@ -127,6 +128,7 @@ def info(
 
 
 app.command()(export)
+app.command("check-gds")(check_gds)
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     bench
 )
