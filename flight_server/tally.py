@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,12 @@ class Tally:
     facts: dict[str, Any] = field(default_factory=dict)
     stages: Stages = field(default_factory=Stages)
     watch: Watch = field(default_factory=lambda: Watch(0.0))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add_wire_bytes(self, count: int) -> None:
+        """Add what one of several streams received; from its own thread."""
+        with self._lock:
+            self.wire_bytes += count
 
     def require_time(self) -> None:
         """Raise when the read's time is over."""

@@ -85,9 +85,9 @@ class Transports:
             self._files.close()
 
     @contextmanager
-    def stored(self, options: ReadOptions, tally: Tally) -> Iterator[Moving]:
+    def stored(self, options: ReadOptions, tally: Tally, streams: int = 1) -> Iterator[Moving]:
         """Move replies that lie in files."""
-        yield from self._tallied(tally, self._moving(options, 1, stored=True))
+        yield from self._tallied(tally, self._moving(options, streams, stored=True))
 
     def _moving(
         self, options: ReadOptions, streams: int, *, recording: Recording | None = None, stored: bool = False
