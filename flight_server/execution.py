@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.decoding import Consumer, Decodings
+from flight_server.decoding import Consumer, Decodings, side_of
 from flight_server.parallel import ParallelRead
 from flight_server.planning import Prepared, describe, prepare, prepare_ranges, require_schema
 from flight_server.repeated import repeated
@@ -173,7 +173,7 @@ class Execution:
     def _whole(self, read: Read, prepared: Prepared, session: Session, moving: Moving) -> Iterator[pa.RecordBatch]:
         request, tally = read.request, read.tally
         decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
-        consumer = Consumer(read.check, read.lease)
+        consumer = Consumer(read.check, read.lease, moving.new_counters)
         if request.rows is not None:
             yield from repeated(request, prepared, session, decoding, consumer, tally, moving)
             return
@@ -181,7 +181,7 @@ class Execution:
         framing = "extended" if request.params else request.options.framing
         asked = statement.binary_request(text, request.params, framing)
         decoder = decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=batch_bytes, consumer=consumer)
-        reply = session.run(asked, decoding.allocate, read.check, moving)
+        reply = session.run(asked, decoding.allocate, read.check, moving.to(side_of(decoder)))
         tally.watch.hang_up = session.hang_up
         tally.facts |= {"reader": session.reader_name, "framing": "copy" if asked.copy else "extended"}
         for batch in decode_replies(

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pyarrow as pa
 import structlog
 
-from flight_server.decoding import Consumer, Decoding
+from flight_server.decoding import Consumer, Decoding, side_of
 from flight_server.merge import Exchange
 from flight_server.options import ReadOptions
 from flight_server.planning import Prepared
@@ -23,8 +23,8 @@ from flight_server.statement import with_casts
 from kernels.errors import CancelledError, PgflightError, PostgresError, SnapshotEndedError
 from transport.catalog import Connection
 from transport.messages import Request
-from transport.reply import Reply
-from transport.session import MakeReply, Session, SessionOptions
+from transport.modes.moving import Moving
+from transport.session import Session, SessionOptions
 from transport.snapshot import Snapshot
 
 log = structlog.get_logger("pgflight.stream")
@@ -49,7 +49,7 @@ class ParallelRead:
     session_options : SessionOptions
         Of the leader.
     prepared : Prepared
-    make_reply : callable
+    moving : Moving
         Makes each session's reply.
     lease : str
         By which lease connection the client takes device batches.
@@ -64,7 +64,7 @@ class ParallelRead:
         read_options: ReadOptions,
         session_options: SessionOptions,
         prepared: Prepared,
-        make_reply: MakeReply = Reply,
+        moving: Moving,
         *,
         lease: str = "",
         stages: Stages | None = None,
@@ -76,8 +76,8 @@ class ParallelRead:
         self._plan = prepared.plan
         self._exchange = Exchange(division.parts, division.streams, ordered=read_options.ordered)
         self._batch_bytes = read_options.batch_target(division.streams)
-        self._make_reply = make_reply
-        self._consumer = Consumer(self._exchange.require_running, lease)
+        self._moving = moving
+        self._consumer = Consumer(self._exchange.require_running, lease, moving.new_counters)
         self._totals = threading.Lock()
         self._stages = stages or Stages()
         self._sessions: list[Session] = []
@@ -164,7 +164,9 @@ class ParallelRead:
             self._plan, copy=False, batch_bytes=self._batch_bytes, consumer=self._consumer
         )
         pieces = self._decoding.piece_bytes(self._batch_bytes)
-        reply = session.open_reply(self._decoding.allocate, self._consumer.check, self._make_reply)
+        reply = session.open_reply(
+            self._decoding.allocate, self._consumer.check, self._moving.to(side_of(decoder))
+        )
 
         def ask(*, wait: bool) -> bool:
             part = self._exchange.take(wait=wait)

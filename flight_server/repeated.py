@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.decoding import Consumer, Decoding
+from flight_server.decoding import Consumer, Decoding, side_of
 from flight_server.planning import Prepared
 from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
@@ -52,7 +52,7 @@ def _runs(
     text = statement.with_casts(statement.select(request), prepared.plan.casts)
     batch_bytes, rows = request.options.batch_target(), request.rows or ()
     decoder = decoding.decoder(prepared.plan, copy=False, batch_bytes=batch_bytes, consumer=consumer)
-    reply = session.open_reply(decoding.allocate, consumer.check, moving)
+    reply = session.open_reply(decoding.allocate, consumer.check, moving.to(side_of(decoder)))
     tally.watch.hang_up = session.hang_up
     runs = _Runs(reply, [Request(text, copy=False, parameters=row) for row in rows])
     runs.send()

@@ -6,10 +6,10 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from flight_server.decoding import Consumer, Decoding
+from flight_server.decoding import Consumer, Decoding, side_of
 from flight_server.merge import Exchange
 from flight_server.options import ReadOptions
 from flight_server.replies import decode_replies
@@ -51,6 +51,7 @@ class StoredRead:
 
     def batches(self, consumer: Consumer) -> Iterator[Any]:
         """Yield all batches."""
+        consumer = replace(consumer, new_counters=self.moving.new_counters)
         files = list(self.entry.streams())
         streams = min(len(files), self.options.streams or min(MAX_AUTO_STREAMS, os.cpu_count() or 1))
         self.tally.facts["streams"] = max(1, streams)
@@ -68,7 +69,7 @@ class StoredRead:
     def _side_by_side(self, files: list[tuple[Reader, int]], streams: int, consumer: Consumer) -> Iterator[Any]:
         parts = [Part(index, "") for index in range(len(files))]
         exchange = Exchange(parts, streams, ordered=self.options.ordered)
-        own = Consumer(exchange.require_running, consumer.lease)
+        own = replace(consumer, check=exchange.require_running)
         totals = threading.Lock()
 
         def work() -> None:
@@ -99,7 +100,7 @@ class StoredRead:
         decoder = self.decoding.decoder(
             self.plan, copy=self.entry.copy, batch_bytes=batch_bytes, consumer=consumer
         )
-        reply = self.moving(
+        reply = self.moving.to(side_of(decoder))(
             reader,
             self.decoding.allocate,
             block_bytes=block_bytes,

@@ -102,12 +102,23 @@ class CudaBackend:
         return decoder
 
     def device_decoder(
-        self, planned: Plan, allocate: DeviceAllocate | None = None, *, kind: int, batch_bytes: int
+        self,
+        planned: Plan,
+        allocate: DeviceAllocate | None = None,
+        *,
+        kind: int,
+        batch_bytes: int,
+        batch_allocate: DeviceAllocate | None = None,
     ) -> CudaDecoder:
         """Make a decoder of device blocks; the memory is CuPy's where no other is given."""
         twin = self.twin
         decoder: CudaDecoder = twin.CudaDecoder(
-            planned, allocate or twin.allocate, kind=kind, batch_bytes=batch_bytes, walk=host.scan
+            planned,
+            allocate or twin.allocate,
+            kind=kind,
+            batch_bytes=batch_bytes,
+            walk=host.scan,
+            batch_allocate=batch_allocate,
         )
         return decoder
 

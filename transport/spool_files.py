@@ -52,6 +52,11 @@ class SpoolSink:
                 self.flush()
 
     @property
+    def path(self) -> str:
+        """The file."""
+        return str(self._path)
+
+    @property
     def ended(self) -> bool:
         """Whether writing has ended, by trouble or by `finish`."""
         return self._file is None

@@ -88,7 +88,7 @@ def measure(cuda: Cuda, ordinal: int, directory: Path, size_bytes: int) -> Itera
         kvikio is missing.
     """
     if find_spec("kvikio") is None or find_spec("cupy") is None:
-        raise ConfigError("cuFile cannot be measured: pip install 'pgflight-server[cuda13]' kvikio-cu13")
+        raise ConfigError("cuFile cannot be measured: pip install 'pgflight-server[cuda13]'")
     kvikio: Any = importlib.import_module("kvikio")
     cupy: Any = importlib.import_module("cupy")
     size = -(-size_bytes // PIECE_BYTES) * PIECE_BYTES

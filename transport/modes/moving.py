@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 
 from kernels.typing import Allocate
 from transport.memory import RegionPool
 from transport.modes.collected import CollectedReply
 from transport.modes.counters import CountedReader, Counters, total
+from transport.modes.device import DeviceFileReply, DeviceOffsetBuffer, DeviceReply, DeviceSide, has_cufile
 from transport.modes.stores import STORES
 from transport.modes.through_file import ThroughFile
 from transport.reader import Reader
@@ -17,6 +19,7 @@ from transport.reply import Reply
 from transport.spool import Recording
 
 PINNED = "pinned"
+CHUNKED = "chunked"
 GDS = "gds"
 FILE = "file"
 COLLECTING = tuple(STORES)
@@ -95,6 +98,7 @@ class Moving:
         self._limit_bytes = limit_bytes
         self._recording = recording
         self._stored = stored
+        self.side: DeviceSide | None = None
         self._counters: list[Counters] = []
         self._lock = threading.Lock()
 
@@ -133,8 +137,18 @@ class Moving:
         patience_s: float,
     ) -> Reply:
         """Make a reply that reads what `make_source` puts over the connection's reader."""
-        counters = self._new_counters()
+        counters = self.new_counters()
         source = make_source(reader, counters)
+        side = self.side
+        if side is not None and self.name == CHUNKED:
+            side.resident = True
+            make_device_store = partial(DeviceOffsetBuffer, side, self._limit_bytes, counters)
+            return DeviceReply(side, source, make_device_store, check=check)
+        if side is not None and isinstance(source, ThroughFile) and has_cufile():
+            side.resident = True
+            return DeviceFileReply(
+                side, source, counters, block_bytes=block_bytes, max_row_bytes=max_row_bytes, check=check
+            )
         if self.name in STORES:
             make_store = partial(STORES[self.name], self._collecting.allocate, self._limit_bytes, counters)
             return CollectedReply(source, make_store, check=check)
@@ -148,7 +162,15 @@ class Moving:
             patience_s=patience_s,
         )
 
-    def _new_counters(self) -> Counters:
+    def to(self, side: DeviceSide | None) -> Moving:
+        """Return the same for one stream that is decoded on a GPU, where `side` is its; counters are shared."""
+        if side is None:
+            return self
+        moved = copy(self)
+        moved.side = side
+        return moved
+
+    def new_counters(self) -> Counters:
         """Return counters that `facts` will add up."""
         counters = Counters()
         with self._lock:

@@ -41,7 +41,7 @@ class Store(Protocol):
 MakeStore = Callable[[], Store]
 
 
-class _Limited:
+class Limited:
     """The size so far, and how far it may go.
 
     Parameters
@@ -67,7 +67,7 @@ class _Limited:
             )
 
 
-class ChunkList(_Limited):
+class ChunkList(Limited):
     """``single``: chunks in a list, joined in the end by one copy."""
 
     name = "single"
@@ -103,7 +103,7 @@ class ChunkList(_Limited):
         return whole
 
 
-class GrowingBuffer(_Limited):
+class GrowingBuffer(Limited):
     """``buffered``: one buffer, received into at its end; a full one is copied into one of twice its size."""
 
     name = "buffered"
@@ -133,7 +133,7 @@ class GrowingBuffer(_Limited):
         return self._region
 
 
-class OffsetBuffer(_Limited):
+class OffsetBuffer(Limited):
     """``chunked``: every chunk is copied to its offset in one buffer as it arrives.
 
     The buffer has the size of the limit: pages that are not written to are not taken.

@@ -40,12 +40,26 @@ class ThroughFile:
         self._reader.send(request)
         self._sink.replies += 1
 
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._sink.path
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes that are in the file."""
+        return self._sink.size_bytes
+
+    def write_more(self) -> None:
+        """Take what comes; it is in the file at once where a reply may have ended, else with what follows."""
+        if self._lost is not None:
+            raise self._lost
+        self._write()
+
     def receive(self, view: memoryview) -> int:
         """Write what comes, until it may be the end of a reply; then read it."""
         if self._read_at == self._sink.size_bytes:
-            if self._lost is not None:
-                raise self._lost
-            self._write()
+            self.write_more()
             return 0
         count = self._sink.read_into(view, self._read_at)
         self._read_at += count
