@@ -22,7 +22,7 @@ from flight_server.split import Division
 from flight_server.spooling import SpooledReads
 from flight_server.tally import Tally
 from flight_server.transports import Transports
-from kernels.errors import PostgresError, SnapshotEndedError
+from kernels.errors import PostgresError, RequestError, SnapshotEndedError
 from kernels.plan import plan
 from transport.catalog import Connection
 from transport.modes.moving import FILE, Moving
@@ -137,7 +137,10 @@ class Execution:
         require_schema(planned, read.digest)
         read.tally.facts |= {"backend_pid": session.backend_pid, "why": "a client's transaction is open"}
         yield planned.schema
-        yield from self._whole(read, Prepared(columns, planned, WHOLE), session, None)
+        if request.options.transport == FILE:
+            raise RequestError("transport=file: another login writes the file, which sees no open transaction")
+        with self._transports.moving(request.options, read.tally) as moving:
+            yield from self._whole(read, Prepared(columns, planned, WHOLE), session, moving)
 
     def share(self, read: Read, share: Share) -> Steps:
         """Read page ranges under a snapshot that is held for several readers."""

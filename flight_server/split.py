@@ -124,7 +124,7 @@ def doubt_about(session: Session, request: ReadRequest, columns: tuple[Column, .
     """
     try:
         with session.savepoint():
-            if request.params or request.limit is not None:
+            if request.params or request.rows is not None or request.limit is not None:
                 return "it has parameters or a limit"
             shape = shape_of(request, columns)
             problem = session.leaves(shape.relation)[1]
