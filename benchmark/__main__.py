@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from benchmark import decoding, latency, memory, plot, report, scaling, scaling_plot, setting
+from benchmark import decoding, latency, memory, plot, report, scaling, scaling_plot, setting, suite_plot
+from benchmark.by_type import TypeFigures
 from benchmark.contest import Contest, DifferentError
 from benchmark.contestants import UnknownContestantError, by_name
 from benchmark.environment import describe
@@ -25,6 +26,7 @@ from benchmark.progress import filling, reading
 from benchmark.results import DatasetResult
 from benchmark.scaling import Curve, Scaling, TooSmallError
 from benchmark.target import Target
+from benchmark.transports import TransportResult
 from benchmark.worker import WorkerError
 from demo.distribution import DistributionError
 from demo.lineitem import GeneratorError
@@ -67,10 +69,10 @@ def contest(
     if context.invoked_subcommand is not None:
         return
     tables = _tables(dataset)
-    with _told():
+    with told():
         names = [by_name(name).name for name in only or ()]
     parallel = streams or max(2, min(MAX_AUTO_STREAMS, len(os.sched_getaffinity(0))))
-    with _prepared(dsn, data) as (database, facts):
+    with prepared(dsn, data) as (database, facts):
         results = []
         with setting.pgflight_server(database) as server:
             for table in tables:
@@ -78,7 +80,7 @@ def contest(
                 results.append(_contest(target, names, repeat))
                 console.print(report.contest(results[-1]))
         written = {"repeat": repeat, "datasets": [result.to_json() for result in results]}
-        _write(json_file, facts, written)
+        write(json_file, facts, written)
         if plot_file is not None:
             plot.draw(results, facts, plot_file)
 
@@ -104,14 +106,14 @@ def scaling_command(
 
     def save() -> None:
         written = [curve.to_json() for curve in curves.values()]
-        _write(json_file, facts, {"repeat": repeat, "scaling": written, "skipped": skipped})
+        write(json_file, facts, {"repeat": repeat, "scaling": written, "skipped": skipped})
 
-    with _prepared(dsn, data, scaling.postgres_settings(max(counts), rows)) as (database, facts):
+    with prepared(dsn, data, scaling.postgres_settings(max(counts), rows)) as (database, facts):
         with setting.pgflight_server(database, *scaling.server_options(max(counts))) as server:
             for table in tables:
                 try:
                     target = Target(database, server.uri, server.pid, table, rows, 1)
-                    _fill(target)
+                    fill(target)
                 except GeneratorError as failure:
                     skipped[table] = str(failure)
                     console.print(f"{table}: skipped, {escape(str(failure))}", soft_wrap=True)
@@ -121,7 +123,7 @@ def scaling_command(
                     save()  # after every round: what is measured is not lost when the time is up
                 console.print(report.scaling(curves[table]))
         if not curves:
-            _fail("nothing was measured")
+            fail("nothing was measured")
         save()
         if plot_file is not None:
             _draw_if_possible(list(curves.values()), facts, json_file, plot_file)
@@ -138,13 +140,13 @@ def kernels(
 ) -> None:
     """Decode captured streams: the kernels alone, on one core."""
     tables = _tables(dataset)
-    with _prepared(dsn, data) as (database, facts):
+    with prepared(dsn, data) as (database, facts):
         figures = []
         for table in tables:
-            _fill(Target(database, "", None, table, rows, 1))
+            fill(Target(database, "", None, table, rows, 1))
             figures += [decoding.measure(database, table, framing, repeat) for framing in decoding.FRAMINGS]
         console.print(report.decoding(figures))
-        _write(json_file, facts, {"repeat": repeat, "kernels": [asdict(each) for each in figures]})
+        write(json_file, facts, {"repeat": repeat, "kernels": [asdict(each) for each in figures]})
 
 
 @app.command("memory")
@@ -156,12 +158,12 @@ def memory_command(
     data: Data = None,
 ) -> None:
     """Read a result of 20 times the server's memory, and cancel reads: what grows, and what stays behind."""
-    with _prepared(dsn, data) as (database, facts):
+    with prepared(dsn, data) as (database, facts):
         growths = memory.growth(database, pool_mib)
         with setting.pgflight_server(database) as server:
             leaks = memory.leaks(database, server.uri, server.pid, cancels)
         console.print(report.memory(growths, leaks))
-        _write(json_file, facts, {"growth": [asdict(each) for each in growths], "leaks": asdict(leaks)})
+        write(json_file, facts, {"growth": [asdict(each) for each in growths], "leaks": asdict(leaks)})
 
 
 @app.command("latency")
@@ -173,13 +175,13 @@ def latency_command(
     data: Data = None,
 ) -> None:
     """Ask for one row again and again, and start servers."""
-    with _prepared(dsn, data) as (database, facts):
+    with prepared(dsn, data) as (database, facts):
         with setting.pgflight_server(database) as server:
             latencies = latency.queries(database, server.uri, queries)
         startups = latency.startup(database, cold=cold)
         console.print(report.latency(latencies, startups))
         written = {"latency": [asdict(each) for each in latencies], "startup": [asdict(each) for each in startups]}
-        _write(json_file, facts, written)
+        write(json_file, facts, written)
 
 
 @app.command("plot")
@@ -187,19 +189,24 @@ def plot_command(
     figures: Annotated[Path, typer.Argument(help="What --json wrote.", exists=True)],
     picture: Annotated[Path, typer.Argument(help="An SVG or PNG file.")],
 ) -> None:
-    """Draw a contest, or scaling curves, again."""
+    """Draw a contest, scaling curves or the suite's figures again."""
     written = json.loads(figures.read_text())
-    with _told():
+    with told():
         if "scaling" in written:
             curves = [Curve.from_json(each) for each in written["scaling"]]
             scaling_plot.draw(curves, written["environment"], picture)
+            return
+        if "transports" in written:
+            compared = [TransportResult.from_json(each) for each in written["transports"]]
+            types = [TypeFigures(**each) for each in written["types"]]
+            suite_plot.draw(compared, types, written["environment"], picture)
             return
         results = [DatasetResult.from_json(each) for each in written["datasets"]]
         plot.draw(results, written["environment"], picture)
 
 
 def _contest(target: Target, names: Sequence[str], repeat: int) -> DatasetResult:
-    _fill(target)
+    fill(target)
     with reading(console, target.table) as step:
         match = Contest(target, names, step.to)
         step.of((repeat + 1) * len(match.running))
@@ -228,35 +235,37 @@ def _draw_if_possible(curves: Sequence[Curve], facts: Mapping[str, Any], figures
         console.print(f"not drawn, {missing}: later, python -m benchmark plot {figures} {picture}", soft_wrap=True)
 
 
-def _fill(target: Target) -> None:
+def fill(target: Target) -> None:
+    """Fill the target's table, with a bar."""
     with filling(console, target.table, target.rows) as progress:
         setting.fill(target, progress)
 
 
 @contextmanager
-def _prepared(
+def prepared(
     dsn: str | None, data: Path | None, settings: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Provide a PostgreSQL and the facts about this run; failures become one line."""
-    with _told(), setting.postgres(dsn, data, settings) as database:
+    with told(), setting.postgres(dsn, data, settings) as database:
         yield database, describe(database)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told(failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[None]:
+    """Turn failures into one line and an exit status."""
     try:
         yield
-    except FAILURES as error:
-        _fail(str(error))
+    except failures as error:
+        fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        fail("interrupted", 130)
 
 
 def _tables(dataset: Sequence[str] | None) -> list[str]:
     tables = list(dataset or DATASETS)
     for table in tables:
         if table not in DATASETS:
-            _fail(f"unknown data set {table!r}: choose from {', '.join(DATASETS)}")
+            fail(f"unknown data set {table!r}: choose from {', '.join(DATASETS)}")
     return tables
 
 
@@ -266,17 +275,19 @@ def _counts(streams_list: str | None) -> list[int]:
         return scaling.doubling(len(os.sched_getaffinity(0)))
     words = [word.strip() for word in streams_list.split(",")]
     if not all(word.isdecimal() and int(word) > 0 for word in words):
-        _fail(f"--streams-list {streams_list!r}: numbers of streams with commas between, such as 1,2,4")
+        fail(f"--streams-list {streams_list!r}: numbers of streams with commas between, such as 1,2,4")
     return sorted(set(map(int, words)))
 
 
-def _write(path: Path | None, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+def write(path: Path | None, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """Write figures and where they were measured, if a file is given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"environment": facts, **figures}, indent=1) + "\n")
 
 
-def _fail(message: str, status: int = 1) -> NoReturn:
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End with a message."""
     Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
     raise typer.Exit(status)
 

@@ -21,8 +21,18 @@ if TYPE_CHECKING:
 
 SEED = 7
 MASK = (1 << 64) - 1
+VECTOR_HEAD_BYTES = 4
+"""pgvector's wire form: dimensions and two spare bytes, then float32 in network order."""
 WHOLE_ROWS = "(rows)"
+VECTOR = "vector"
 FORMS = {
+    "bool": pa.bool_(),
+    "float4": pa.float32(),
+    "float8": pa.float64(),
+    "bytea": pa.large_binary(),
+    "uuid": pa.binary(16),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
     "int2": pa.int64(),
     "int4": pa.int64(),
     "int8": pa.int64(),
@@ -51,7 +61,7 @@ class Checksums:
         self.rows += piece.num_rows
         plain = []
         for (name, kind), column in zip(self._types.items(), piece.columns, strict=True):
-            values = _to_form(column, FORMS[kind])
+            values = _floats(column) if kind == VECTOR else _to_form(column, FORMS[kind])
             if kind == PADDED:
                 trimmed = pc.utf8_rtrim(values, " ")
                 blanks = pc.sum(pc.subtract(pc.binary_length(values), pc.binary_length(trimmed))).as_py()
@@ -75,7 +85,16 @@ def column_types(target: Target) -> dict[str, str]:
     """Return the table's columns and their PostgreSQL types."""
     with psycopg.connect(target.dsn) as connection:
         described = connection.execute(f"{target.sql} LIMIT 0".encode()).description or []
-        return {column.name: connection.adapters.types[column.type_code].name for column in described}
+        return {column.name: type_name(connection, column) for column in described}
+
+
+def type_name(connection: psycopg.Connection, column: psycopg.Column) -> str:
+    """Return the name of a column's type, also of one that an extension brings."""
+    known = connection.adapters.types.get(column.type_code)
+    if known is not None:
+        return known.name
+    row = connection.execute("SELECT typname FROM pg_type WHERE oid = %s", [column.type_code]).fetchone()
+    return str(row[0]) if row else "unknown"
 
 
 def differences(checksums: dict[str, str], reference: dict[str, str]) -> list[str]:
@@ -87,6 +106,19 @@ def _to_form(column: pa.Array | pa.ChunkedArray, form: pa.DataType) -> pa.Array 
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
     return column.cast(form)
+
+
+def _floats(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Bring vectors to one form, the bytes of their floats: some are lists, some as pgvector sends them."""
+    pieces = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    rows: list[bytes | None] = []
+    for piece in pieces:
+        plain = piece.storage if isinstance(piece.type, pa.BaseExtensionType) else piece
+        if pa.types.is_fixed_size_list(plain.type):
+            rows += [None if row is None else np.asarray(row, ">f4").tobytes() for row in plain.to_pylist()]
+        else:
+            rows += [None if row is None else row[VECTOR_HEAD_BYTES:] for row in plain.to_pylist()]
+    return pa.array(rows, pa.large_binary())
 
 
 def _wrapping_sum(series: pl.Series) -> int:

@@ -85,6 +85,10 @@ CONTESTANTS: Sequence[Contestant] = (
 ENDPOINTS = Contestant("pgflight-endpoints", "pgflight, endpoints", "pgflight", "benchmark.endpoints:read", True)
 """Counts rows in other processes and hands out none: for `benchmark.scaling`, where no values are compared."""
 
+CHOSEN = Contestant("pgflight-chosen", "pgflight", "pgflight", "benchmark.ours:chosen", True)
+ON_DEVICE = Contestant("pgflight-on-device", "pgflight, GPU memory", "pgflight", "benchmark.ours:on_device", True)
+"""Read with the options that the target names: for `benchmark.suite`."""
+
 FLOORS = {False: (COPY_FLOOR, DATAROW_FLOOR), True: (COPY_FLOOR + PARALLEL, DATAROW_FLOOR + PARALLEL)}
 """The floors to compare with, for one stream and for several."""
 

@@ -65,11 +65,16 @@ def measure(dsn: str, table: str, framing: str, passes: int) -> DecodingFigures:
     passes
         Passes over the whole stream; one more comes first to warm up.
     """
-    columns, stream = _capture(dsn, table, framing)
-    backend = select_backend()
+    return measure_statement(dsn, f"SELECT * FROM {table}", table, framing, passes)
+
+
+def measure_statement(dsn: str, sql: str, name: str, framing: str, passes: int) -> DecodingFigures:
+    """Do the same with a statement, which is given a name."""
+    columns, stream = _capture(dsn, sql, framing)
+    backend = select_backend("cpu")
     warm_up(backend)
     done = [_decode(stream, columns, framing, backend) for _ in range(passes + 1)][1:]
-    return _figures(table, framing, stream.size, len(columns), done)
+    return _figures(name, framing, stream.size, len(columns), done)
 
 
 def _figures(table: str, framing: str, size: int, columns: int, done: Sequence[Pass]) -> DecodingFigures:
@@ -90,9 +95,8 @@ def _figures(table: str, framing: str, size: int, columns: int, done: Sequence[P
     )
 
 
-def _capture(dsn: str, table: str, framing: str) -> tuple[tuple[Column, ...], Uint8s]:
+def _capture(dsn: str, sql: str, framing: str) -> tuple[tuple[Column, ...], Uint8s]:
     """Read a whole reply into memory, messages and all."""
-    sql = f"SELECT * FROM {table}"
     copy = framing == "copy"
     request = Request(f"COPY ({sql}) TO STDOUT (FORMAT BINARY)" if copy else sql, copy=copy)
     memory = RegionPool(MEMORY_BYTES)

@@ -26,6 +26,11 @@ def describe(dsn: str) -> dict[str, Any]:
     """Return the machine, the versions of everything that is measured, and the date."""
     with psycopg.connect(dsn) as connection:
         row = connection.execute(SETTINGS_SQL).fetchone() or (None, None)
+    return machine() | {"postgresql": row[0], "shared_buffers": row[1]}
+
+
+def machine() -> dict[str, Any]:
+    """Return the same without PostgreSQL."""
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu(),
@@ -33,8 +38,6 @@ def describe(dsn: str) -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
-        "postgresql": row[0],
-        "shared_buffers": row[1],
         "libpq": psycopg.pq.version(),
         "commit": _commit(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},

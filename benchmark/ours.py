@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import flight
@@ -28,6 +29,20 @@ def raw_copy(target: Target) -> Iterator[pa.RecordBatch]:
 def raw_parallel(target: Target) -> Iterator[pa.RecordBatch]:
     """Several streams, drained by pyarrow.flight."""
     return _do_get(target, streams=target.streams)
+
+
+def chosen(target: Target) -> Iterator[pa.RecordBatch]:
+    """As many streams and whatever options the target names, drained by pyarrow.flight."""
+    return _do_get(target, streams=target.streams, **target.options)
+
+
+def on_device(target: Target) -> Iterator[Any]:
+    """The same, the batches left in GPU memory and given back unread."""
+    import pgflight  # noqa: PLC0415 - see above
+
+    with pgflight.connect(target.uri) as client:
+        reader = client.query(target.sql, streams=target.streams, output="cuda-ipc", **target.options)
+        yield from reader.device_batches()
 
 
 def batches(target: Target) -> Iterator[pa.RecordBatch]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Union
 
 if TYPE_CHECKING:
     # A contestant's process loads only what it measures with: imports count in its memory.
@@ -31,6 +31,8 @@ class Target:
         Its rows.
     streams
         Streams of a contestant that reads in parallel.
+    options
+        Of the reads of `benchmark.ours:chosen`.
     """
 
     dsn: str = field(repr=False)
@@ -39,6 +41,7 @@ class Target:
     table: str
     rows: int
     streams: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sql(self) -> str:

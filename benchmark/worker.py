@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from benchmark.contestants import CONTESTANTS, ENDPOINTS, by_name
+from benchmark.contestants import CHOSEN, CONTESTANTS, ENDPOINTS, ON_DEVICE, by_name
 from benchmark.measure import measure
 from benchmark.target import Drained, Read, Target
 from demo.server import ROOT
@@ -22,7 +22,7 @@ VERIFY = "--verify"
 
 
 class WorkerError(RuntimeError):
-    """A contestant failed; the message ends with the last line that its process wrote."""
+    """A contestant failed; the message ends with the error that its process wrote."""
 
 
 def run(name: str, target: Target, *, verify: bool = False) -> dict[str, Any]:
@@ -47,16 +47,21 @@ def run(name: str, target: Target, *, verify: bool = False) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise WorkerError(f"{name}: no end after {TIMEOUT_S:.0f} s") from None
     if done.returncode != 0:
-        last_line = done.stderr.strip().rpartition("\n")[2]
-        raise WorkerError(f"{name}: {last_line or f'exit status {done.returncode}'}")
+        raise WorkerError(f"{name}: {_cause(done.stderr) or f'exit status {done.returncode}'}")
     written: dict[str, Any] = json.loads(done.stdout)
     return written
+
+
+def _cause(stderr: str) -> str:
+    """Return what stands below the last traceback: the error, on one line."""
+    below = stderr.strip().rpartition("Traceback (most recent call last):\n")[2].splitlines()
+    return " ".join(line for line in below if line and not line.startswith(" "))
 
 
 def main(name: str, *flags: str) -> None:
     """Read what stdin names, once to warm up and once for the record."""
     target = Target(**json.loads(sys.stdin.read()))
-    read: Read = pkgutil.resolve_name(by_name(name, (*CONTESTANTS, ENDPOINTS)).function)
+    read: Read = pkgutil.resolve_name(by_name(name, (*CONTESTANTS, ENDPOINTS, CHOSEN, ON_DEVICE)).function)
     # The first read of a process also loads libraries and compiled code.
     for _ in read(target.warm):
         pass

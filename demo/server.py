@@ -38,13 +38,15 @@ class ServerProcess:
         Where it listens, the port resolved.
     pid
         Its process ID.
+    log
+        The file of its log.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, uri: str) -> None:
         self.uri = uri
         self.pid = process.pid
         self._process = process
-        self._log = log
+        self.log = log
 
     @classmethod
     def start(
@@ -96,7 +98,7 @@ class ServerProcess:
     def wait(self) -> None:
         """Block until the server ends by itself, which is an error."""
         status = self._process.wait()
-        msg = f"the server ended with status {status}: {_tail(self._log)}"
+        msg = f"the server ended with status {status}: {_tail(self.log)}"
         raise ServerError(msg)
 
     def stop(self) -> None:

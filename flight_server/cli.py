@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flight_server import startup
+from flight_server.bench import bench
+from flight_server.check_gds import check_gds
 from flight_server.config import Settings, load
+from flight_server.export.command import export
 from flight_server.service import Service
 from flight_server.telemetry import configure_logging
 from kernels.backend import select_backend
@@ -73,6 +76,9 @@ def serve(
     spool_dir: Annotated[Path | None, typer.Option(help=_help("spool_dir"))] = None,
     spool_max_mib: Annotated[int | None, typer.Option(help=_help("spool_max_mib"))] = None,
     spool_min_free_mib: Annotated[int | None, typer.Option(help=_help("spool_min_free_mib"))] = None,
+    file_dsn: Annotated[str | None, typer.Option(help=_help("file_dsn"))] = None,
+    file_dir: Annotated[Path | None, typer.Option(help=_help("file_dir"))] = None,
+    collect_mib: Annotated[int | None, typer.Option(help=_help("collect_mib"))] = None,
     memory_mib: Annotated[int | None, typer.Option(help=_help("memory_mib"))] = None,
     max_row_mib: Annotated[int | None, typer.Option(help=_help("max_row_mib"))] = None,
     statement_timeout_s: Annotated[float | None, typer.Option(help=_help("statement_timeout_s"))] = None,
@@ -131,6 +137,13 @@ def info(
     else:
         _show(described)
     raise typer.Exit(0 if facts else 1)
+
+
+app.command()(export)
+app.command("check-gds")(check_gds)
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    bench
+)
 
 
 def main() -> None:

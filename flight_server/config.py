@@ -107,6 +107,16 @@ class Settings(BaseSettings):
     )
     spool_max_mib: int = Field(16384, ge=1, description="Room they may take; the least recently used leave.")
     spool_min_free_mib: int = Field(2048, ge=0, description="Room always left free on that file system.")
+    file_dsn: SecretStr | None = Field(
+        None,
+        description="Conninfo of a login that may write server files, for transport=file; never the users'.",
+    )
+    file_dir: Path | None = Field(
+        None, description="Directory for those files: PostgreSQL on this host writes there, this server reads."
+    )
+    collect_mib: int = Field(
+        512, ge=1, le=1024, description="What the transports single, buffered and chunked may collect of a result."
+    )
     memory_mib: int = Field(384, ge=16, description="Memory for blocks and batches, all streams together.")
     max_row_mib: int = Field(128, ge=1, le=1024, description="Largest row that is served.")
     statement_timeout_s: float = Field(0.0, ge=0, description="Longest a read may take; 0 for no limit.")
@@ -155,6 +165,8 @@ class Settings(BaseSettings):
     def _check(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
+        if (self.file_dsn is None) != (self.file_dir is None):
+            raise ValueError("file_dsn and file_dir go together")
         parts = urlsplit(self.listen)
         if parts.scheme not in SCHEMES:
             raise ValueError(f"listen: the scheme must be one of {', '.join(SCHEMES)}, not {parts.scheme!r}")

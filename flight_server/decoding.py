@@ -14,6 +14,8 @@ from kernels.errors import RequestError
 from kernels.plan import Plan
 from kernels.typing import Allocate
 from transport.memory import RegionPool
+from transport.modes.counters import Counters
+from transport.modes.device import DeviceSide
 
 HOST_PATIENCE_S = 0.05
 
@@ -28,10 +30,13 @@ class Consumer:
         Called at least every 0.1 s while waiting on its behalf; raises to give up.
     lease : str
         ``<client>.<stream>`` of its lease connection, for batches that stay in GPU memory.
+    new_counters : callable
+        Makes the counters of what is copied to a GPU.
     """
 
     check: Callable[[], None]
     lease: str = ""
+    new_counters: Callable[[], Counters] = Counters
 
 
 class Decoding(Protocol):
@@ -103,6 +108,16 @@ class HostDecoding:
         """Make a decoder for the replies of one session."""
         kind = wire.COPY_DATA if copy else wire.DATA_ROW
         return self._backend.decoder(planned, self._memory.allocate, kind=kind, batch_bytes=batch_bytes)
+
+    def unframed_decoder(self, planned: Plan, *, batch_bytes: int) -> RowDecoder:
+        """Make a decoder of files that PostgreSQL's COPY wrote."""
+        return self._backend.unframed_decoder(planned, self._memory.allocate, batch_bytes=batch_bytes)
+
+
+def side_of(decoder: RowDecoder) -> DeviceSide | None:
+    """Return the GPU's stream that a decoder works on; None for one of the host."""
+    side: DeviceSide | None = getattr(decoder, "side", None)
+    return side
 
 
 class GpuDecodings(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.decoding import Consumer, Decodings
+from flight_server.decoding import Consumer, Decodings, side_of
 from flight_server.parallel import ParallelRead
 from flight_server.planning import Prepared, describe, prepare, prepare_ranges, require_schema
 from flight_server.repeated import repeated
@@ -21,10 +21,12 @@ from flight_server.snapshots import Lease, Share, SnapshotKeeper
 from flight_server.split import Division
 from flight_server.spooling import SpooledReads
 from flight_server.tally import Tally
-from kernels.errors import PostgresError, SnapshotEndedError
+from flight_server.transports import Transports
+from kernels.errors import PostgresError, RequestError, SnapshotEndedError
 from kernels.plan import plan
 from transport.catalog import Connection
-from transport.session import Session, Wrap
+from transport.modes.moving import FILE, Moving
+from transport.session import Session
 from transport.spool import Recording
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -68,15 +70,22 @@ class Execution:
     decodings : Decodings
     keeper : SnapshotKeeper
     spooled : SpooledReads
+    transports : Transports
     """
 
     def __init__(
-        self, sessions: Sessions, decodings: Decodings, keeper: SnapshotKeeper, spooled: SpooledReads
+        self,
+        sessions: Sessions,
+        decodings: Decodings,
+        keeper: SnapshotKeeper,
+        spooled: SpooledReads,
+        transports: Transports,
     ) -> None:
         self._sessions = sessions
         self._decodings = decodings
         self._keeper = keeper
         self._spooled = spooled
+        self._transports = transports
 
     def kept(self, read: Read) -> Steps:
         """Serve a read from the spool, or carry it out and keep it there."""
@@ -97,17 +106,24 @@ class Execution:
             # Streams asked for by number are taken at once, before anything is held; "auto" takes what is free.
             spare = self._sessions.take(request, stack)
             session = stack.enter_context(self._sessions.open(request, spare.pop()))
-            prepared = prepare(session, request, self._sessions.streams(request))
+            by_file = request.options.transport == FILE
+            prepared = prepare(session, request, 1 if by_file else self._sessions.streams(request))
             require_schema(prepared.plan, read.digest)
             tally.facts |= {"backend_pid": session.backend_pid, "why": prepared.division.why}
             if prepared.division.parts and request.options.ordered:
                 recording = None  # its streams hold parts in the order they were taken
+            moving = stack.enter_context(
+                self._transports.moving(request.options, tally, prepared.division.streams, recording)
+            )
             yield prepared.plan.schema
-            if prepared.division.parts:
-                yield from self._parts(read, prepared, session, spare, _wrap(recording))
+            if by_file:
+                self._sessions.give_back(spare)
+                yield from self._written(read, prepared, session, moving)
+            elif prepared.division.parts:
+                yield from self._parts(read, prepared, session, spare, moving)
             else:
                 self._sessions.give_back(spare)
-                yield from self._whole(read, prepared, session, _wrap(recording))
+                yield from self._whole(read, prepared, session, moving)
             session.require_unwritten()
             if recording is not None:
                 copy = tally.facts["framing"] == "copy"
@@ -121,7 +137,10 @@ class Execution:
         require_schema(planned, read.digest)
         read.tally.facts |= {"backend_pid": session.backend_pid, "why": "a client's transaction is open"}
         yield planned.schema
-        yield from self._whole(read, Prepared(columns, planned, WHOLE), session, None)
+        if request.options.transport == FILE:
+            raise RequestError("transport=file: another login writes the file, which sees no open transaction")
+        with self._transports.moving(request.options, read.tally) as moving:
+            yield from self._whole(read, Prepared(columns, planned, WHOLE), session, moving)
 
     def share(self, read: Read, share: Share) -> Steps:
         """Read page ranges under a snapshot that is held for several readers."""
@@ -134,8 +153,11 @@ class Execution:
             prepared = prepare_ranges(session, request, share.ranges, max(1, request.options.streams))
             require_schema(prepared.plan, read.digest)
             read.tally.facts |= {"backend_pid": session.backend_pid, "lease": share.lease.id}
+            moving = stack.enter_context(
+                self._transports.moving(request.options, read.tally, prepared.division.streams)
+            )
             yield prepared.plan.schema
-            for batch in self._parts(read, prepared, session, spare):
+            for batch in self._parts(read, prepared, session, spare, moving):
                 held.require_wanted()
                 yield batch
             session.require_unwritten()
@@ -151,29 +173,36 @@ class Execution:
             self._keeper.end(lease, "DDL waits for a lock")
             raise SnapshotEndedError("DDL waits for the table") from failure
 
-    def _whole(
-        self, read: Read, prepared: Prepared, session: Session, wrap: Wrap | None
-    ) -> Iterator[pa.RecordBatch]:
+    def _whole(self, read: Read, prepared: Prepared, session: Session, moving: Moving) -> Iterator[pa.RecordBatch]:
         request, tally = read.request, read.tally
         decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
-        consumer = Consumer(read.check, read.lease)
+        consumer = Consumer(read.check, read.lease, moving.new_counters)
         if request.rows is not None:
-            yield from repeated(request, prepared, session, decoding, consumer, tally)
+            yield from repeated(request, prepared, session, decoding, consumer, tally, moving)
             return
         text = statement.with_casts(statement.select(request), prepared.plan.casts)
         framing = "extended" if request.params else request.options.framing
         asked = statement.binary_request(text, request.params, framing)
         decoder = decoding.decoder(prepared.plan, copy=asked.copy, batch_bytes=batch_bytes, consumer=consumer)
-        reply = session.run(asked, decoding.allocate, read.check, wrap)
+        reply = session.run(asked, decoding.allocate, read.check, moving.to(side_of(decoder)))
         tally.watch.hang_up = session.hang_up
         tally.facts |= {"reader": session.reader_name, "framing": "copy" if asked.copy else "extended"}
         for batch in decode_replies(
-            reply, decoder, copy=asked.copy, piece_bytes=decoding.piece_bytes(batch_bytes)
+            reply, decoder, copy=asked.copy, piece_bytes=decoding.piece_bytes(batch_bytes), stages=tally.stages
         ):
             tally.rows, tally.wire_bytes = decoder.rows, reply.received_bytes
             yield batch
         tally.wire_bytes = reply.received_bytes
         session.finish()
+
+    def _written(
+        self, read: Read, prepared: Prepared, session: Session, moving: Moving
+    ) -> Iterator[pa.RecordBatch]:
+        decoding = self._decodings.choose(read.request.options)
+        files = self._transports.files
+        return files.batches(
+            read.request, prepared, session, self._sessions, decoding, moving, read.tally, read.check
+        )
 
     def _parts(
         self,
@@ -181,7 +210,7 @@ class Execution:
         prepared: Prepared,
         session: Session,
         spare: list[Connection],
-        wrap: Wrap | None = None,
+        moving: Moving,
     ) -> Iterator[pa.RecordBatch]:
         request, tally = read.request, read.tally
         parallel = ParallelRead(
@@ -190,8 +219,9 @@ class Execution:
             request.options,
             self._sessions.options(request),
             prepared,
-            wrap,
+            moving,
             lease=read.lease,
+            stages=tally.stages,
         )
         tally.watch.hang_up = parallel.hang_up
         tally.facts["framing"] = "extended"
@@ -205,7 +235,3 @@ class Execution:
             "streams": parallel.streams,
             "parts": len(prepared.division.parts),
         }
-
-
-def _wrap(recording: Recording | None) -> Wrap | None:
-    return None if recording is None else recording.recorder

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server.decoding import Consumer
+from flight_server.gpu_blocks import BlockTwin
 from flight_server.replies import RowDecoder
 from kernels import wire
 from kernels.backend import CudaBackend
@@ -22,6 +23,8 @@ from transport.device.arrays import View, view
 from transport.device.cuda import Cuda, Gpu
 from transport.device.pinned import PinnedPool
 from transport.device.pool import Allocator, DevicePool, allocator
+from transport.modes.counters import Counters
+from transport.modes.device import GpuSide
 
 MIB = 1 << 20
 GPU_PATIENCE_S = 0.5
@@ -124,19 +127,17 @@ class Gpus:
         batch_bytes: int,
         batch_allocate: DeviceAllocate | None = None,
     ) -> Any:
-        """Make the kernels' own decoder, working on a stream."""
+        """Make the kernels' own decoder of device blocks, with memory that is ready on a stream."""
 
         def device_memory(size_bytes: int) -> DeviceRegion:
             return pool.allocate(size_bytes, stream=stream)
 
-        return self._backend.decoder(
+        return self._backend.device_decoder(
             planned,
-            self.pinned.allocate,
+            device_memory,
             kind=wire.COPY_DATA if copy else wire.DATA_ROW,
             batch_bytes=batch_bytes,
-            device_allocate=device_memory,
             batch_allocate=batch_allocate,
-            stream=stream,
         )
 
     def take_stream(self, ordinal: int) -> int:
@@ -190,11 +191,17 @@ class GpuDecoding:
         *,
         copy: bool,
         batch_bytes: int,
-        consumer: Consumer,  # noqa: ARG002 (batches go where everything goes)
+        consumer: Consumer,
     ) -> RowDecoder:
         """Make a decoder for the replies of one session, on the GPU whose turn it is."""
-        pool = self._gpus.next()
-        return FetchingDecoder(self._gpus, pool, planned, copy=copy, batch_bytes=self.block_bytes(batch_bytes))
+        return FetchingDecoder(
+            self._gpus,
+            self._gpus.next(),
+            planned,
+            copy=copy,
+            batch_bytes=self.block_bytes(batch_bytes),
+            counters=consumer.new_counters(),
+        )
 
 
 class GpuDecoder:
@@ -208,6 +215,8 @@ class GpuDecoder:
     planned : Plan
     copy : bool
     batch_bytes : int
+    counters : Counters
+        Of what is copied to the GPU.
     batch_allocate : DeviceAllocate, optional
         Where batches are made that stay on the device.
     """
@@ -220,15 +229,18 @@ class GpuDecoder:
         *,
         copy: bool,
         batch_bytes: int,
+        counters: Counters,
         batch_allocate: DeviceAllocate | None = None,
     ) -> None:
         self._gpus = gpus
         self._ordinal = pool.gpu.ordinal
         self._stream = gpus.take_stream(self._ordinal)
+        self.side = GpuSide(gpus.cuda, pool, self._stream)
         with gpus.cuda.on(self._ordinal):
-            self._twin = gpus.twin(
+            twin = gpus.twin(
                 planned, pool, self._stream, copy=copy, batch_bytes=batch_bytes, batch_allocate=batch_allocate
             )
+            self._twin = BlockTwin(twin, self.side, gpus.pinned.allocate, self._stream, counters)
 
     def __del__(self) -> None:
         if hasattr(self, "_stream"):  # else there was none to be had
@@ -237,8 +249,7 @@ class GpuDecoder:
     @property
     def rows(self) -> int:
         """Rows decoded so far."""
-        rows: int = self._twin.rows
-        return rows
+        return self._twin.rows
 
     def expect_header(self) -> None:
         """Begin a reply."""
@@ -247,17 +258,16 @@ class GpuDecoder:
     def scan(self, block: Uint8s, begin: int, end: int, base: int = 0) -> Scan:
         """Copy the block to the GPU and find its rows there."""
         with self._gpus.cuda.on(self._ordinal):
-            found: Scan = self._twin.scan(block, begin, end, base)
-            return found
+            return self._twin.scan(block, begin, end, base)
 
 
 class FetchingDecoder(GpuDecoder):
     """Brings the batches back to the host."""
 
-    def decode(self, block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
+    def decode(self, _block: Uint8s, found: Scan, base: int = 0) -> pa.RecordBatch:
         """Decode the rows of the last scan, and bring them back."""
         with self._gpus.cuda.on(self._ordinal):
-            return self._twin.decode(block, found, base)
+            return self._twin.decode(found, base)
 
 
 def _split(wanted: str) -> list[str]:

@@ -21,6 +21,7 @@ from transport.device.ledger import LeaseLimits
 from transport.device.pool import DevicePool
 from transport.device.protocol import parse_reader
 from transport.device.slabs import SlabSet
+from transport.modes.counters import Counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,13 @@ class Lending:
         pool = self._gpus.next()
         stream = self._exports.stream(client, number, pool.gpu.ordinal, consumer.check)
         return LendingDecoder(
-            self._gpus, pool, planned, stream, copy=copy, batch_bytes=self.block_bytes(batch_bytes)
+            self._gpus,
+            pool,
+            planned,
+            stream,
+            copy=copy,
+            batch_bytes=self.block_bytes(batch_bytes),
+            counters=consumer.new_counters(),
         )
 
     def close(self) -> None:
@@ -155,7 +162,7 @@ class LendingDecoder(GpuDecoder):
 
     Parameters
     ----------
-    gpus, pool, planned, copy, batch_bytes
+    gpus, pool, planned, copy, batch_bytes, counters
         As for `GpuDecoder`.
     exports : ExportStream
         The client's.
@@ -170,8 +177,17 @@ class LendingDecoder(GpuDecoder):
         *,
         copy: bool,
         batch_bytes: int,
+        counters: Counters,
     ) -> None:
-        super().__init__(gpus, pool, planned, copy=copy, batch_bytes=batch_bytes, batch_allocate=exports.allocate)
+        super().__init__(
+            gpus,
+            pool,
+            planned,
+            copy=copy,
+            batch_bytes=batch_bytes,
+            counters=counters,
+            batch_allocate=exports.allocate,
+        )
         self._exports = exports
         schema = planned.schema
         self._empty = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)

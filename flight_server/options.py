@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from kernels.errors import RequestError
 from kernels.plan import InfinityPolicy, NumericPolicy, Profile, TypePolicy
+from transport.modes.moving import TRANSPORTS
 
 HEADER_PREFIX = "x-pgflight-"
 MIB = 1 << 20
@@ -21,11 +22,6 @@ MAX_TIMEOUT_S = 7 * 86_400
 
 NOT_YET = {
     ("profile", "cudf"): "this server has no GPU support",
-    ("transport", "gds"): "this server has no spool",
-    ("transport", "file"): "this server has no spool",
-    ("transport", "chunked"): "this server has the pinned transport only",
-    ("transport", "buffered"): "this server has the pinned transport only",
-    ("transport", "single"): "this server has the pinned transport only",
 }
 """Values of the documented grammar that this version refuses, with the reason."""
 
@@ -35,7 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "numeric": ("decimal", "string", "float64"),
     "infinity": ("error", "null"),
     "decode": ("auto", "cpu", "gpu"),
-    "transport": ("pinned",),
+    "transport": TRANSPORTS,
     "framing": ("auto", "copy", "extended"),
     "reader": ("auto", "libpq"),
     "compression": ("none", "lz4", "zstd"),
@@ -58,8 +54,8 @@ class ReadOptions:
         What an infinite date, timestamp or interval becomes.
     decode : {"auto", "cpu", "gpu"}
         Where rows are decoded.
-    transport : {"pinned"}
-        How bytes move.
+    transport : {"pinned", "single", "buffered", "chunked", "gds", "file"}
+        How bytes move to where they are decoded; the rows are the same.
     framing : {"auto", "copy", "extended"}
         COPY, or the extended protocol's rows.  The values are the same; auto takes what was measured faster.
     reader : {"auto", "libpq"}
@@ -87,7 +83,7 @@ class ReadOptions:
     numeric: NumericPolicy = "decimal"
     infinity: InfinityPolicy = "error"
     decode: Literal["auto", "cpu", "gpu"] = "auto"
-    transport: Literal["pinned"] = "pinned"
+    transport: Literal["pinned", "single", "buffered", "chunked", "gds", "file"] = "pinned"
     framing: Literal["auto", "copy", "extended"] = "auto"
     reader: Literal["auto", "libpq"] = "auto"
     compression: Literal["none", "lz4", "zstd"] = "none"

@@ -11,18 +11,20 @@ from dataclasses import replace
 import pyarrow as pa
 import structlog
 
-from flight_server.decoding import Consumer, Decoding
+from flight_server.decoding import Consumer, Decoding, side_of
 from flight_server.merge import Exchange
 from flight_server.options import ReadOptions
 from flight_server.planning import Prepared
 from flight_server.replies import decode_replies
 from flight_server.sessions import Sessions
 from flight_server.split import Part
+from flight_server.stages import Stages
 from flight_server.statement import with_casts
 from kernels.errors import CancelledError, PgflightError, PostgresError, SnapshotEndedError
 from transport.catalog import Connection
 from transport.messages import Request
-from transport.session import Session, SessionOptions, Wrap
+from transport.modes.moving import Moving
+from transport.session import Session, SessionOptions
 from transport.snapshot import Snapshot
 
 log = structlog.get_logger("pgflight.stream")
@@ -47,10 +49,12 @@ class ParallelRead:
     session_options : SessionOptions
         Of the leader.
     prepared : Prepared
-    wrap : callable, optional
-        Put around each session's reader.
+    moving : Moving
+        Makes each session's reply.
     lease : str
         By which lease connection the client takes device batches.
+    stages : Stages, optional
+        Where the time of all streams goes is added up there.
     """
 
     def __init__(
@@ -60,9 +64,10 @@ class ParallelRead:
         read_options: ReadOptions,
         session_options: SessionOptions,
         prepared: Prepared,
-        wrap: Wrap | None = None,
+        moving: Moving,
         *,
         lease: str = "",
+        stages: Stages | None = None,
     ) -> None:
         division = prepared.division
         self._pool = sessions.pool
@@ -71,9 +76,10 @@ class ParallelRead:
         self._plan = prepared.plan
         self._exchange = Exchange(division.parts, division.streams, ordered=read_options.ordered)
         self._batch_bytes = read_options.batch_target(division.streams)
-        self._wrap = wrap
-        self._consumer = Consumer(self._exchange.require_running, lease)
+        self._moving = moving
+        self._consumer = Consumer(self._exchange.require_running, lease, moving.new_counters)
         self._totals = threading.Lock()
+        self._stages = stages or Stages()
         self._sessions: list[Session] = []
         self.wanted = division.streams
         self.streams = 1
@@ -158,7 +164,9 @@ class ParallelRead:
             self._plan, copy=False, batch_bytes=self._batch_bytes, consumer=self._consumer
         )
         pieces = self._decoding.piece_bytes(self._batch_bytes)
-        reply = session.open_reply(self._decoding.allocate, self._consumer.check, self._wrap)
+        reply = session.open_reply(
+            self._decoding.allocate, self._consumer.check, self._moving.to(side_of(decoder))
+        )
 
         def ask(*, wait: bool) -> bool:
             part = self._exchange.take(wait=wait)
@@ -172,10 +180,14 @@ class ParallelRead:
             ask(wait=False)
 
         # One part is always asked for ahead, so that the backend never waits for us between parts.
+        own = Stages()
         while ask(wait=True):
             ask(wait=False)
-            for batch in decode_replies(reply, decoder, copy=False, piece_bytes=pieces, on_complete=on_complete):
+            for batch in decode_replies(
+                reply, decoder, copy=False, piece_bytes=pieces, on_complete=on_complete, stages=own
+            ):
                 self._exchange.put(in_flight[0], batch)
         with self._totals:
             self.rows += decoder.rows
+            self._stages.add(own)
             self.received_bytes += reply.received_bytes

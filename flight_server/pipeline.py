@@ -18,6 +18,7 @@ from flight_server.sessions import Sessions
 from flight_server.snapshots import Share, SnapshotKeeper
 from flight_server.spooling import SpooledReads
 from flight_server.tally import Tally
+from flight_server.transports import Transports
 from flight_server.watchdog import Watchdog
 from kernels.errors import PostgresError
 from kernels.plan import plan
@@ -36,16 +37,24 @@ class Pipeline:
     sessions : Sessions
     decodings : Decodings
     spool : Spool, optional
+    transports : Transports, optional
     """
 
-    def __init__(self, sessions: Sessions, decodings: Decodings, spool: Spool | None = None) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        decodings: Decodings,
+        spool: Spool | None = None,
+        transports: Transports | None = None,
+    ) -> None:
         limits = sessions.limits
         self._sessions = sessions
         self._decodings = decodings
         self._watchdog = Watchdog(limits.stall_timeout_s)
         self.keeper = SnapshotKeeper(limits.snapshots, sessions.open_holder)
-        self.spooled = SpooledReads(spool, decodings, limits.max_row_bytes)
-        self._execution = Execution(sessions, decodings, self.keeper, self.spooled)
+        self._transports = transports or Transports(spool)
+        self.spooled = SpooledReads(spool, decodings, self._transports, limits.max_row_bytes)
+        self._execution = Execution(sessions, decodings, self.keeper, self.spooled, self._transports)
 
     @property
     def sessions(self) -> Sessions:
@@ -133,6 +142,7 @@ class Pipeline:
     def close(self) -> None:
         """End the snapshots that are held, and let go of the spool."""
         self.keeper.close()
+        self._transports.close()
         self.spooled.close()
 
     def close_connections(self) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from flight_server import statement
-from flight_server.decoding import Consumer, Decoding
+from flight_server.decoding import Consumer, Decoding, side_of
 from flight_server.planning import Prepared
 from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
 from flight_server.tally import Tally
 from transport.messages import Request
+from transport.modes.moving import Moving
 from transport.reply import Reply
 from transport.session import Session
 
@@ -31,10 +32,11 @@ def repeated(
     decoding: Decoding,
     consumer: Consumer,
     tally: Tally,
+    moving: Moving,
 ) -> Iterator[pa.RecordBatch]:
     """Run a statement once for each of `request.rows`; yield the rows of all runs, one after the other."""
     limit = request.options.batch_target()
-    runs = _runs(request, prepared, session, decoding, consumer, tally)
+    runs = _runs(request, prepared, session, decoding, consumer, tally, moving)
     return _joined(_joined(runs, limit, ARENAS_HELD), limit)
 
 
@@ -45,16 +47,22 @@ def _runs(
     decoding: Decoding,
     consumer: Consumer,
     tally: Tally,
+    moving: Moving,
 ) -> Iterator[pa.RecordBatch]:
     text = statement.with_casts(statement.select(request), prepared.plan.casts)
     batch_bytes, rows = request.options.batch_target(), request.rows or ()
     decoder = decoding.decoder(prepared.plan, copy=False, batch_bytes=batch_bytes, consumer=consumer)
-    reply = session.open_reply(decoding.allocate, consumer.check)
+    reply = session.open_reply(decoding.allocate, consumer.check, moving.to(side_of(decoder)))
     tally.watch.hang_up = session.hang_up
     runs = _Runs(reply, [Request(text, copy=False, parameters=row) for row in rows])
     runs.send()
     for batch in decode_replies(
-        reply, decoder, copy=False, piece_bytes=decoding.piece_bytes(batch_bytes), on_complete=runs.on_complete
+        reply,
+        decoder,
+        copy=False,
+        piece_bytes=decoding.piece_bytes(batch_bytes),
+        on_complete=runs.on_complete,
+        stages=tally.stages,
     ):
         tally.rows, tally.wire_bytes = decoder.rows, reply.received_bytes
         yield batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from flight_server.stages import Stages
 from kernels import layout
 from kernels.decoder import Scan
 from kernels.errors import DecodeError
@@ -36,6 +37,7 @@ def decode_replies(
     copy: bool,
     piece_bytes: int | None = None,
     on_complete: Callable[[], None] = lambda: None,
+    stages: Stages | None = None,
 ) -> Iterator[Any]:
     """Turn replies into batches, block by block, and prove each to be whole.
 
@@ -53,16 +55,25 @@ def decode_replies(
         Cut the decoder's batches into pieces of about this size.
     on_complete : callable
         Called after each whole reply; it may send the next request.
+    stages : Stages, optional
+        Where the time goes is added up there.
     """
+    timed = stages or Stages()
     rows, trailer = decoder.rows, False
     while reply.outstanding:
-        reply.fill()
+        with timed.stage("receive"):
+            reply.fill()
         while reply.outstanding:
-            found = decoder.scan(reply.block, reply.begin, reply.end, reply.base)
+            with timed.stage("scan"):
+                found = decoder.scan(reply.block, reply.begin, reply.end, reply.base)
             if trailer and (found.rows or found.reason == layout.SCAN_TRAILER):
                 raise DecodeError("rows after the COPY trailer", offset=reply.base + reply.begin)
             if found.rows:
-                yield from slices(decoder.decode(reply.block, found, reply.base), piece_bytes)
+                with timed.stage("decode"):
+                    batch = decoder.decode(reply.block, found, reply.base)
+                with timed.stage("hand out"):
+                    yield from slices(batch, piece_bytes)
+                del batch  # its memory is the client's to give back
             reply.begin = found.position
             if found.reason == layout.SCAN_TRAILER:
                 trailer = True

@@ -19,6 +19,7 @@ from flight_server import startup
 from flight_server.access import build
 from flight_server.config import Settings
 from flight_server.decoding import Decodings, HostDecoding
+from flight_server.file_reads import FileOptions, FileReads
 from flight_server.gpu import GpuOptions
 from flight_server.gpu_start import LateGpuSide, bring_up
 from flight_server.lending import GpuSide, LendingOptions
@@ -28,6 +29,7 @@ from flight_server.sessions import Limits, Sessions
 from flight_server.snapshots import SnapshotLimits
 from flight_server.sql.transactions import TransactionLimits
 from flight_server.tickets import TicketSigner
+from flight_server.transports import Transports
 from kernels.backend import CudaBackend, HostBackend, gpus_present, is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
 from transport.memory import RegionPool
@@ -69,6 +71,7 @@ class Service:
         decodings = _decodings(settings, self._gpu)
         access = build(settings, self._opener(settings, decodings), self._on_change)
         self._spool = _spool(settings)
+        self._transports = Transports(self._spool, _files(settings), settings.collect_mib)
         try:
             self._server = FlightServer(
                 settings.listen,
@@ -89,7 +92,8 @@ class Service:
     def _opener(self, settings: Settings, decodings: Decodings) -> Callable[[str, int], Pipeline]:
         def open_pipeline(conninfo: str, connections: int) -> Pipeline:
             pool = ConnectionPool(conninfo, _pool_options(settings, connections))
-            return Pipeline(Sessions(pool, _limits(settings, connections), decodings), decodings, self._spool)
+            sessions = Sessions(pool, _limits(settings, connections), decodings)
+            return Pipeline(sessions, decodings, self._spool, self._transports)
 
         return open_pipeline
 
@@ -225,6 +229,12 @@ def _spool(settings: Settings) -> Spool | None:
         return None
     sizes = {"max_bytes": settings.spool_max_mib * MIB, "min_free_bytes": settings.spool_min_free_mib * MIB}
     return Spool(SpoolOptions(settings.spool_dir, **sizes))
+
+
+def _files(settings: Settings) -> FileReads | None:
+    if settings.file_dsn is None or settings.file_dir is None:
+        return None
+    return FileReads(FileOptions(settings.file_dsn.get_secret_value(), settings.file_dir))
 
 
 def _certificates(settings: Settings) -> list[tuple[bytes, bytes]] | None:

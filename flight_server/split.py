@@ -116,6 +116,27 @@ def divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], 
         return Division((), 1, f"PostgreSQL refused a part: {failure}")
 
 
+def doubt_about(session: Session, request: ReadRequest, columns: tuple[Column, ...]) -> str | None:
+    """Say why a statement might mean something else in a session of another login; None where it cannot.
+
+    It reads one relation by sequential scans, and what is computed gives the same value in every session.  That
+    the other login sees the same plan, row security included, is for the caller to look at.
+    """
+    try:
+        with session.savepoint():
+            if request.params or request.rows is not None or request.limit is not None:
+                return "it has parameters or a limit"
+            shape = shape_of(request, columns)
+            problem = session.leaves(shape.relation)[1]
+            if problem is None:
+                _proven(session, request, shape)
+            return problem
+    except _KeepWhole as reason:
+        return str(reason)
+    except (SqlglotError, RecursionError):
+        return "the statement was not understood"
+
+
 def shape_of(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
     """Return a request's statement, ready to read page ranges; whether that is safe is not looked at.
 
@@ -147,6 +168,20 @@ def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...],
     if problem:
         raise _KeepWhole(problem)
     _cut(found, streams, request)
+    scans = _proven(session, request, shape)
+    read = tuple(leaf for leaf in found if (leaf.schema, leaf.name) in scans)
+    if len(read) != len(scans):
+        raise _KeepWhole("PostgreSQL reads more than one relation")
+    cut = _cut(read, streams, request)
+    for first in (one for one in cut if one.begin == 0):
+        leaf = first.leaf
+        _require_agreement(session, shape.sql(first), scans[leaf.schema, leaf.name], leaf, columns)
+    parts = tuple(Part(index, shape.sql(one)) for index, one in enumerate(cut))
+    return Division(parts, min(streams, len(parts)), "split by pages", read)
+
+
+def _proven(session: Session, request: ReadRequest, shape: Shape) -> dict[tuple[str, str], Scan]:
+    """Require that the whole scans relations and computes the same in every session; return its scans."""
     whole = statement.bare(statement.select(request))
     scans = _scans(session.explain(whole))
     doubt = find_doubt(
@@ -157,15 +192,7 @@ def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...],
     )
     if doubt:
         raise _KeepWhole(doubt)
-    read = tuple(leaf for leaf in found if (leaf.schema, leaf.name) in scans)
-    if len(read) != len(scans):
-        raise _KeepWhole("PostgreSQL reads more than one relation")
-    cut = _cut(read, streams, request)
-    for first in (one for one in cut if one.begin == 0):
-        leaf = first.leaf
-        _require_agreement(session, shape.sql(first), scans[leaf.schema, leaf.name], leaf, columns)
-    parts = tuple(Part(index, shape.sql(one)) for index, one in enumerate(cut))
-    return Division(parts, min(streams, len(parts)), "split by pages", read)
+    return scans
 
 
 def _cut(leaves: Sequence[Leaf], streams: int, request: ReadRequest) -> list[PageRange]:

@@ -11,13 +11,12 @@ import pyarrow as pa
 
 from flight_server.decoding import Consumer, Decodings
 from flight_server.planning import Preview, require_schema
-from flight_server.replies import decode_replies
 from flight_server.request import ReadRequest
+from flight_server.stored import StoredRead
 from flight_server.tally import Tally
+from flight_server.transports import Transports
 from kernels.errors import RequestError
 from kernels.plan import plan
-from transport.messages import Request
-from transport.reply import Reply
 from transport.spool import Entry, Recording, Spool
 
 IGNORED = frozenset((
@@ -35,12 +34,16 @@ class SpooledReads:
     spool : Spool or None
         None where the server has none.
     decodings : Decodings
+    transports : Transports
     max_row_bytes : int
     """
 
-    def __init__(self, spool: Spool | None, decodings: Decodings, max_row_bytes: int) -> None:
+    def __init__(
+        self, spool: Spool | None, decodings: Decodings, transports: Transports, max_row_bytes: int
+    ) -> None:
         self._spool = spool
         self._decodings = decodings
+        self._transports = transports
         self._max_row_bytes = max_row_bytes
 
     def find(self, request: ReadRequest, identity: str) -> Entry | None:
@@ -71,26 +74,10 @@ class SpooledReads:
         require_schema(planned, digest)
         tally.facts |= {"reader": "spool", "read_at": entry.created_at}
         yield planned.schema
-        decoding, batch_bytes = self._decodings.choose(request.options), request.options.batch_target()
-        block_bytes = decoding.block_bytes(batch_bytes)
-        for reader, replies in entry.streams():
-            decoder = decoding.decoder(planned, copy=entry.copy, batch_bytes=batch_bytes, consumer=consumer)
-            reply = Reply(
-                reader,
-                decoding.allocate,
-                block_bytes=block_bytes,
-                max_row_bytes=max(self._max_row_bytes, block_bytes),
-                patience_s=decoding.patience_s,
-                check=consumer.check,
-            )
-            for _ in range(replies):
-                reply.send(Request("", copy=entry.copy))
-            for batch in decode_replies(
-                reply, decoder, copy=entry.copy, piece_bytes=decoding.piece_bytes(batch_bytes)
-            ):
-                tally.rows += batch.num_rows
-                yield batch
-            tally.wire_bytes += reply.received_bytes
+        with self._transports.stored(request.options, tally, entry.stream_count) as moving:
+            decoding = self._decodings.choose(request.options)
+            read = StoredRead(entry, planned, request.options, decoding, moving, tally, self._max_row_bytes)
+            yield from read.batches(consumer)
 
     def list(self, identity: str) -> list[dict[str, object]]:
         """Return what is kept for somebody."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
+from flight_server.stages import Stages
 from flight_server.telemetry import query_digest
 from flight_server.watchdog import Watch
 from kernels.errors import DeadlineError
@@ -34,7 +36,14 @@ class Tally:
     wire_bytes: int = 0
     outcome: str = "abandoned"
     facts: dict[str, Any] = field(default_factory=dict)
+    stages: Stages = field(default_factory=Stages)
     watch: Watch = field(default_factory=lambda: Watch(0.0))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add_wire_bytes(self, count: int) -> None:
+        """Add what one of several streams received; from its own thread."""
+        with self._lock:
+            self.wire_bytes += count
 
     def require_time(self) -> None:
         """Raise when the read's time is over."""
@@ -50,5 +59,6 @@ class Tally:
             rows=self.rows,
             wire_bytes=self.wire_bytes,
             seconds=round(time.monotonic() - self.started, 6),
+            stages=self.stages.facts(),
             **self.facts,
         )

@@ -18,6 +18,7 @@ from kernels.decoder import Decoder
 from kernels.errors import ConfigError
 from kernels.plan import Plan, plan
 from kernels.typing import Allocate, DeviceAllocate
+from kernels.unframed import UnframedDecoder
 
 if TYPE_CHECKING:
     from kernels.cuda import CudaDecoder, StagedDecoder
@@ -52,6 +53,10 @@ class HostBackend:
     def decoder(self, planned: Plan, allocate: Allocate, *, kind: int, batch_bytes: int) -> Decoder:
         """Make a decoder of host blocks."""
         return Decoder(planned, self, allocate, kind=kind, batch_bytes=batch_bytes)
+
+    def unframed_decoder(self, planned: Plan, allocate: Allocate, *, batch_bytes: int) -> UnframedDecoder:
+        """Make a decoder of files that PostgreSQL's COPY wrote."""
+        return UnframedDecoder(planned, self, allocate, host.scan_tuples, batch_bytes=batch_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +107,23 @@ class CudaBackend:
         return decoder
 
     def device_decoder(
-        self, planned: Plan, allocate: DeviceAllocate | None = None, *, kind: int, batch_bytes: int
+        self,
+        planned: Plan,
+        allocate: DeviceAllocate | None = None,
+        *,
+        kind: int,
+        batch_bytes: int,
+        batch_allocate: DeviceAllocate | None = None,
     ) -> CudaDecoder:
         """Make a decoder of device blocks; the memory is CuPy's where no other is given."""
         twin = self.twin
         decoder: CudaDecoder = twin.CudaDecoder(
-            planned, allocate or twin.allocate, kind=kind, batch_bytes=batch_bytes, walk=host.scan
+            planned,
+            allocate or twin.allocate,
+            kind=kind,
+            batch_bytes=batch_bytes,
+            walk=host.scan,
+            batch_allocate=batch_allocate,
         )
         return decoder
 

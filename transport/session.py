@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import psycopg
 import structlog
@@ -38,8 +38,26 @@ select set_config('statement_timeout', '{statement_ms}', true), set_config('lock
 SEARCH_PATH = ", set_config('search_path', {path}, true)"
 NO_PARALLEL_QUERY = ", set_config('max_parallel_workers_per_gather', '0', true)"
 IDLE_TIMEOUT = ", set_config('idle_in_transaction_session_timeout', '{idle_ms}', true)"
-Wrap = Callable[[Reader], Reader]
 CANCEL_WAIT_S = 1.0
+
+
+class MakeReply(Protocol):
+    """Makes the reply of a session: how its bytes move."""
+
+    def __call__(
+        self,
+        reader: Reader,
+        allocate: Allocate,
+        /,
+        *,
+        block_bytes: int,
+        max_row_bytes: int,
+        check: Callable[[], None],
+        patience_s: float,
+    ) -> Reply:
+        """Return a reply; see `Reply` for the arguments."""
+
+
 STATUS_LETTERS = {pq.TransactionStatus.INTRANS: "T", pq.TransactionStatus.INERROR: "E"}
 
 
@@ -267,6 +285,8 @@ class Session:
             if not self._connection.closed:
                 with translated():
                     self._connection.execute(b"rollback to savepoint attempt")
+                    # Within a subtransaction, even an empty one, no snapshot can be exported.
+                    self._connection.execute(b"release savepoint attempt")
             raise
         with translated():
             self._connection.execute(b"release savepoint attempt")
@@ -303,24 +323,19 @@ class Session:
             self._begin()
 
     def run(
-        self, request: Request, allocate: Allocate, check: Callable[[], None], wrap: Wrap | None = None
+        self, request: Request, allocate: Allocate, check: Callable[[], None], make: MakeReply = Reply
     ) -> Reply:
         """Send a statement and return its reply; one per session."""
-        reply = self.open_reply(allocate, check, wrap)
+        reply = self.open_reply(allocate, check, make)
         reply.send(request)
         return reply
 
-    def open_reply(self, allocate: Allocate, check: Callable[[], None], wrap: Wrap | None = None) -> Reply:
-        """Take the connection over for one or more requests; once per session.
-
-        `wrap` may put something between the reader and the reply.
-        """
+    def open_reply(self, allocate: Allocate, check: Callable[[], None], make: MakeReply = Reply) -> Reply:
+        """Take the connection over for one or more requests; once per session."""
         reader = open_reader(self._connection, self._options.reader)
         self.reader_name = reader.name
-        if wrap is not None:
-            reader = wrap(reader)
         try:
-            self._reply = Reply(
+            self._reply = make(
                 reader,
                 allocate,
                 block_bytes=self._options.block_bytes,

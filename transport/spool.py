@@ -85,6 +85,11 @@ class Entry:
     def __exit__(self, *_error: object) -> None:
         self._resources.close()
 
+    @property
+    def stream_count(self) -> int:
+        """How many files there are."""
+        return len(self._files)
+
     def streams(self) -> Iterator[tuple[Reader, int]]:
         """Yield a reader for each stream, and how many replies it holds."""
         for file, replies in zip(self._files, self._replies, strict=True):
@@ -103,12 +108,16 @@ class Recording:
         self._sinks: list[SpoolSink] = []
         self._lock = threading.Lock()
 
-    def recorder(self, reader: Reader) -> Reader:
-        """Wrap a reader so that all it receives is written too."""
+    def sink(self) -> SpoolSink:
+        """Begin a file of another stream."""
         with self._lock:
             sink = SpoolSink(self._directory / f"stream-{len(self._sinks)}.wire", self._spool.take_room)
             self._sinks.append(sink)
-        return Recorder(reader, sink)
+        return sink
+
+    def recorder(self, reader: Reader) -> Reader:
+        """Wrap a reader so that all it receives is written too."""
+        return Recorder(reader, self.sink())
 
     def publish(self, columns: Sequence[Column], *, copy: bool, rows: int) -> bool:
         """Make the entry visible, all replies being proven whole; return whether there is one."""
@@ -124,7 +133,10 @@ class Recording:
             "rows": rows,
             "streams": streams,
         }
-        (self._directory / INDEX).write_text(json.dumps(facts))
+        with (self._directory / INDEX).open("w") as index:
+            index.write(json.dumps(facts))
+            index.flush()
+            os.fsync(index.fileno())
         self._spool.publish(self._directory, self._key, f"{time.time_ns()}-{secrets.token_hex(4)}")
         return True
 
@@ -248,7 +260,9 @@ class Spool:
         with self._lock:
             older = [directory for directory in self._sizes if directory.parent == place.parent]
             place.parent.mkdir(exist_ok=True)
+            _sync(partial)
             partial.rename(place)
+            _sync(place.parent)
             self._sizes[place] = _size(place)
             for directory in older:
                 self._remove(directory)
@@ -283,6 +297,15 @@ def _digest(file: Any) -> str:
     while count := file.readinto(block):
         digest.update(memoryview(block)[:count])
     return digest.hexdigest()
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in a directory survive a crash."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _size(directory: Path) -> int:

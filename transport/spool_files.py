@@ -33,7 +33,7 @@ class SpoolSink:
     def __init__(self, path: Path, take_room: Callable[[int], bool]) -> None:
         self._path = path
         self._take_room = take_room
-        self._file: Any = path.open("xb", buffering=0)
+        self._file: Any = path.open("x+b", buffering=0)
         self._buffer = bytearray(WRITE_BYTES)
         self._used = 0
         self._digest = xxhash.xxh3_128()
@@ -43,16 +43,31 @@ class SpoolSink:
     def write(self, data: memoryview) -> None:
         """Take more bytes."""
         while data and self._file is not None:
-            count = min(len(data), WRITE_BYTES - self._used)
+            until_aligned = WRITE_BYTES - self.size_bytes % WRITE_BYTES
+            count = min(len(data), until_aligned - self._used)
             self._buffer[self._used : self._used + count] = data[:count]
             self._used += count
             data = data[count:]
-            if self._used == WRITE_BYTES:
-                self._flush()
+            if self._used == until_aligned:
+                self.flush()
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return str(self._path)
+
+    @property
+    def ended(self) -> bool:
+        """Whether writing has ended, by trouble or by `finish`."""
+        return self._file is None
+
+    def read_into(self, view: memoryview, at: int) -> int:
+        """Read what is in the file already; return how many bytes."""
+        return os.preadv(self._file.fileno(), [view], at)
 
     def finish(self) -> dict[str, Any] | None:
         """Write the rest, to the disk itself; return the facts about the file, None where writing had ended."""
-        self._flush()
+        self.flush()
         if self._file is None:
             return None
         os.fsync(self._file.fileno())
@@ -70,7 +85,8 @@ class SpoolSink:
             self._file.close()
             self._file = None
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is held back."""
         if self._file is None or not self._used:
             return
         piece, self._used = memoryview(self._buffer)[: self._used], 0

@@ -4,11 +4,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pgflight.client import Client, TableInfo, connect
 from pgflight.partitions import Partition, Plan, SnapshotEndedError
+from pgflight.raw import RawDeviceBatch, RawFile, RawFileError, open_raw
 from pgflight.reader import Progress, Reader
 
 __all__ = [
-    "Client", "Partition", "Plan", "Progress", "Reader", "SnapshotEndedError", "TableInfo", "__version__",
-    "connect",
+    "Client", "Partition", "Plan", "Progress", "RawDeviceBatch", "RawFile", "RawFileError", "Reader",
+    "SnapshotEndedError", "TableInfo", "__version__", "connect", "open_raw",
 ]  # fmt: skip
 
 try:

@@ -4,5 +4,6 @@ from kernels.host import encode
 from kernels.host._jit import cache_directory
 from kernels.host.decode import decode
 from kernels.host.scan import scan
+from kernels.host.tuples import scan_tuples
 
-__all__ = ["cache_directory", "decode", "encode", "scan"]
+__all__ = ["cache_directory", "decode", "encode", "scan", "scan_tuples"]

@@ -14,6 +14,7 @@ from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
 from tests.helpers.server import ServerProcess
+from tests.helpers.waiting import eventually
 
 ROWS = 60_000
 
@@ -240,3 +241,62 @@ def test_without_a_spool_the_option_is_refused(postgres: EmbeddedPostgres, table
     with ServerProcess(postgres.dsn()) as server, flight.connect(server.uri) as client:
         with pytest.raises(pa.ArrowInvalid, match="no spool"):
             read(client)
+
+
+def test_files_are_read_side_by_side(server: ServerProcess, client: flight.FlightClient) -> None:
+    """What several streams kept is read by as many, unless one is asked for; the rows are the same."""
+    read(client, streams=3)
+    kept = next_read(server)
+    tables = []
+    for streams in (1, 2, 3):
+        tables.append(read(client, streams=streams, transport="single" if streams == 3 else "pinned"))
+        line = next_read(server)
+        assert line["reader"] == "spool"
+        assert line["streams"] == min(streams, kept["streams"])
+        assert (line["rows"], line["wire_bytes"]) == (ROWS, kept["wire_bytes"])
+    assert all(table.sort_by("id").equals(tables[0].sort_by("id")) for table in tables)
+
+
+def test_a_stopped_read_of_several_files_leaves_no_thread(
+    server: ServerProcess, client: flight.FlightClient
+) -> None:
+    read(client, streams=3)
+    next_read(server)
+    read(client, streams=3)
+    next_read(server)
+    before = server.process.num_threads()
+    command = {"table": "spooled.t", "options": {"max_age_s": 600, "streams": 3, "batch_bytes": 16384}}
+    for _ in range(5):
+        reader = client.do_get(flight.Ticket(json.dumps(command).encode()))
+        reader.read_chunk()
+        reader.cancel()
+        next_read(server)
+    eventually(lambda: server.process.num_threads() <= before + 2)
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_while_spooling_nothing_torn_is_served(
+    postgres: EmbeddedPostgres, tables: None, spool: Path, times: int
+) -> None:
+    """A server is killed at some moment of writing; the next one serves from PostgreSQL, or what is whole."""
+    for number in range(times):
+        with ServerProcess(postgres.dsn(), "--spool-dir", str(spool)) as server:
+            with flight.connect(server.uri) as client:
+                first = read(client) if number == 0 else None
+                large = {
+                    "sql": f"select g, repeat('x', 500) as t from generate_series(1, {40_000 + number}) g",
+                    "options": {"max_age_s": 600, "streams": 1},
+                }
+                reader = client.do_get(flight.Ticket(json.dumps(large).encode()))
+                for _ in range(1 + number % 12):
+                    reader.read_chunk()
+                server.signal(signal.SIGKILL)
+                server.wait()
+        with ServerProcess(postgres.dsn(), "--spool-dir", str(spool)) as server:
+            with flight.connect(server.uri) as client:
+                assert list(spool.glob(".partial/*")) == []
+                again = client.do_get(flight.Ticket(json.dumps(large).encode())).read_all()
+                assert again["g"].to_pylist() == list(range(1, 40_001 + number))
+                if first is not None:
+                    assert read(client).sort_by("id").equals(first.sort_by("id"))
+                    first = None

@@ -1,0 +1,1 @@
+"""The ways a reply takes from the socket to where it is decoded: the default ring of blocks, and the others."""
