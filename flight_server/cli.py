@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flight_server import startup
@@ -16,6 +17,7 @@ from flight_server.bench import bench
 from flight_server.check_gds import check_gds
 from flight_server.config import Settings, load
 from flight_server.export.command import export
+from flight_server.gpu_facts import gpu_facts
 from flight_server.service import Service
 from flight_server.telemetry import configure_logging
 from kernels.backend import select_backend
@@ -120,7 +122,7 @@ def info(
     decode: Decode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show versions, the kernels' backend and why, and the PostgreSQL that would be served."""
+    """Show versions, the kernels' backend and why, the PostgreSQL that would be served, and GPUs."""
     try:
         settings = load(config, dsn=dsn, decode=decode)
         backend = select_backend(settings.decode)
@@ -131,7 +133,7 @@ def info(
         facts = startup.probe(settings.dsn.get_secret_value())
     except (ConnectionLostError, PostgresError) as failure:
         problem = str(failure)
-    described = startup.describe(backend, facts, problem)
+    described = startup.describe(backend, facts, problem) | {"gpu": gpu_facts()}
     if as_json:
         typer.echo(json.dumps(described, indent=2))
     else:
@@ -156,7 +158,9 @@ def _show(described: dict[str, dict[str, Any]]) -> None:
     for section, facts in described.items():
         table.add_row(f"[bold]{section}[/bold]")
         for name, value in facts.items():
-            table.add_row(f"  {name}", ", ".join(value) or "none" if isinstance(value, list) else str(value))
+            table.add_row(
+                f"  {name}", escape(", ".join(value) or "none" if isinstance(value, list) else str(value))
+            )
     Console().print(table)
 
 

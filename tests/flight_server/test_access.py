@@ -105,6 +105,12 @@ def test_info_command(postgres: EmbeddedPostgres) -> None:
     assert facts["postgresql"]["role"] == "pgflight"
     assert facts["postgresql"]["dangers"] == []
     assert facts["versions"]["pyarrow"]
+    assert facts["gpu"]["devices"] or "GPU" in facts["gpu"]["problem"]
+    assert facts["gpu"]["numba-cuda"] != "missing"
+    shown = subprocess.run(
+        [*command[:-2], "--dsn", postgres.dsn()], capture_output=True, check=True, text=True
+    ).stdout
+    assert "numba-cuda" in shown
     away = subprocess.run([*command, "host=127.0.0.1 port=1"], capture_output=True, check=False)
     assert away.returncode == 1
     assert json.loads(away.stdout)["postgresql"]["reachable"] is False

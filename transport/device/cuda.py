@@ -90,6 +90,10 @@ class Cuda:
         finally:
             self._call("cudaSetDevice", before)
 
+    def driver_version(self) -> int:
+        """Return the newest CUDA that the driver serves: 13010 is 13.1."""
+        return int(self._call("cudaDriverGetVersion"))
+
     def sleep_while_waiting(self, ordinal: int) -> None:
         """Have threads that wait for a device sleep: by default they spin on cores that PostgreSQL needs."""
         with self.on(ordinal):
