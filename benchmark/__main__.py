@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from benchmark import decoding, latency, memory, plot, report, scaling, scaling_plot, setting, suite_plot
+from benchmark import decoding, latency, memory, plot, report, scaling, scaling_plot, setting, suite_plot, tables
 from benchmark.by_type import TypeFigures
 from benchmark.contest import Contest, DifferentError
 from benchmark.contestants import UnknownContestantError, by_name
@@ -25,6 +25,7 @@ from benchmark.plot import PlotError
 from benchmark.progress import filling, reading
 from benchmark.results import DatasetResult
 from benchmark.scaling import Curve, Scaling, TooSmallError
+from benchmark.tables import MarkerError
 from benchmark.target import Target
 from benchmark.transports import TransportResult
 from benchmark.worker import WorkerError
@@ -39,7 +40,7 @@ MAX_AUTO_STREAMS = 4  # as the server's own default
 PIPE_COLUMNS = 110
 FAILURES = (
     DistributionError, PostgresError, ServerError, GeneratorError, UnknownContestantError, WorkerError,
-    DifferentError, PlotError, TooSmallError, PgflightError, psycopg.Error, OSError, ModuleNotFoundError,
+    DifferentError, PlotError, TooSmallError, MarkerError, PgflightError, psycopg.Error, OSError, ModuleNotFoundError,
 )  # fmt: skip
 
 Tables = Annotated[list[str] | None, typer.Option("--dataset", help="lineorder or lineitem; repeatable.")]
@@ -203,6 +204,16 @@ def plot_command(
             return
         results = [DatasetResult.from_json(each) for each in written["datasets"]]
         plot.draw(results, written["environment"], picture)
+
+
+@app.command("tables")
+def tables_command(
+    figures: Annotated[Path, typer.Argument(help="What bench --json wrote.", exists=True)],
+    document: Annotated[Path, typer.Argument(help="A Markdown file with markers.", exists=True)],
+) -> None:
+    """Write the suite's figures into a document's tables."""
+    with told():
+        tables.fill(document, json.loads(figures.read_text()))
 
 
 def _contest(target: Target, names: Sequence[str], repeat: int) -> DatasetResult:

@@ -127,3 +127,30 @@ def test_a_log_without_reads_is_told(tmp_path: Path) -> None:
     log.write_text('{"event": "listening"}\n')
     with pytest.raises(NoReadError):
         last_read(log)
+
+
+def test_tables_of_a_document_come_from_the_figures(figures: dict[str, Any], tmp_path: Path) -> None:
+    document = tmp_path / "doc.md"
+    document.write_text(
+        "# A\n<!-- transports -->\nold\n<!-- end -->\ntext\n<!-- stages -->\n<!-- end -->\n<!-- types --><!-- end -->\n"
+    )
+    words = [sys.executable, "-m", "benchmark", "tables", str(figures["file"])]
+    subprocess.run([*words, str(document)], check=True, cwd=ROOT)
+    written = document.read_text()
+    assert "| floor |" in written
+    assert "| gds |" in written
+    assert "old" not in written
+    assert "text" in written
+    subprocess.run([*words, str(document)], check=True, cwd=ROOT)
+    assert document.read_text() == written, "again, and nothing changes"
+    document.write_text("<!-- moods -->\n<!-- end -->\n")
+    done = subprocess.run([*words, str(document)], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, "asks for 'moods'" in done.stderr) == (1, True)
+
+
+def test_the_documents_tables_can_be_filled(figures: dict[str, Any], tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text((ROOT / "docs" / "performance.md").read_text())
+    words = [sys.executable, "-m", "benchmark", "tables", str(figures["file"]), str(document)]
+    subprocess.run(words, check=True, cwd=ROOT)
+    assert "| chunked |" in document.read_text()
