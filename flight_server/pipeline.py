@@ -104,6 +104,7 @@ class Pipeline:
         identity: str = "",
         lease: str = "",
         within: Session | None = None,
+        told: dict[str, Any] | None = None,
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Start a read.
 
@@ -122,6 +123,8 @@ class Pipeline:
             By which lease connection the client takes device batches.
         within : Session, optional
             In whose transaction to read; the caller's, before and after.
+        told : dict, optional
+            Receives what the read amounted to, when it is over.
 
         Returns
         -------
@@ -133,7 +136,7 @@ class Pipeline:
         PgflightError
             Before the first batch; later ones are raised by the iterator.
         """
-        steps = self._steps(request, check, expected_digest, share, identity, lease, within)
+        steps = self._steps(request, check, expected_digest, share, identity, lease, within, told)
         # The first step opens the session and knows the schema: a generator that has been started is sure to
         # run its clean-up, also when no batch is ever asked for.
         schema = next(steps)
@@ -158,6 +161,7 @@ class Pipeline:
         identity: str,
         lease: str,
         within: Session | None,
+        told: dict[str, Any] | None,
     ) -> Iterator[Any]:
         """Yield the schema, then the batches; log one line when it is over."""
         tally = Tally(statement.select(request), self._sessions.timeout_s(request))
@@ -193,3 +197,5 @@ class Pipeline:
             raise
         finally:
             tally.log()
+            if told is not None:
+                told |= tally.summary()

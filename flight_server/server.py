@@ -31,6 +31,7 @@ from flight_server.streams import stream
 from flight_server.tenants import Tenant, Tenants
 from flight_server.tickets import PREFIX, TicketSigner
 from kernels.errors import CancelledError, OverloadedError, RequestError, UnsupportedError
+from transport.modes.moving import PINNED
 
 INFO_ACTION = "info"
 SPOOL_LIST_ACTION = "spool.list"
@@ -254,10 +255,15 @@ class FlightServer(flight.FlightServerBase):
         caller: Caller,
     ) -> Iterator[Any]:
         with self._stream(), self.tenants.of(caller.identity) as tenant:
-            schema, batches = tenant.pipeline.read(request, check, digest, share, caller.identity, caller.lease)
+            told: dict[str, Any] = {}
+            schema, batches = tenant.pipeline.read(
+                request, check, digest, share, caller.identity, caller.lease, told=told
+            )
             yield schema
             for batch in batches:
                 yield batch.on_wire() if isinstance(batch, LentBatch) else batch
+            if request.options.transport != PINNED and request.options.output == "host":
+                yield _last(schema, told)
 
     def _counted_sql(self, context: flight.ServerCallContext, caller: Caller, ticket: bytes) -> Iterator[Any]:
         with self._stream(), self.tenants.of(caller.identity) as tenant:
@@ -335,6 +341,13 @@ class FlightServer(flight.FlightServerBase):
             locations = self._replicas[turn:] + self._replicas[:turn]
             endpoints.append(flight.FlightEndpoint(sealed, locations, _time_in(held.remaining_s)))
         return endpoints
+
+
+def _last(schema: pa.Schema, told: dict[str, Any]) -> tuple[pa.RecordBatch, pa.Buffer]:
+    """Make the last batch of a read that named its transport: no rows, and what was done."""
+    facts = {name: told[name] for name in ("transport", "moved", "stages", "rows", "wire_bytes", "seconds")}
+    empty = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+    return empty, pa.py_buffer(json.dumps(facts).encode())
 
 
 def _time_in(seconds: float) -> pa.TimestampScalar:

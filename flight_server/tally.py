@@ -50,15 +50,17 @@ class Tally:
         if self.timeout_s and time.monotonic() - self.started > self.timeout_s:
             raise DeadlineError(f"the read took longer than {self.timeout_s:g} s")
 
+    def summary(self) -> dict[str, Any]:
+        """Return what there is to say."""
+        return {
+            "outcome": self.outcome,
+            "rows": self.rows,
+            "wire_bytes": self.wire_bytes,
+            "seconds": round(time.monotonic() - self.started, 6),
+            "stages": self.stages.facts(),
+            **self.facts,
+        }
+
     def log(self) -> None:
         """Write the line."""
-        log.info(
-            "read",
-            query=query_digest(self.query),
-            outcome=self.outcome,
-            rows=self.rows,
-            wire_bytes=self.wire_bytes,
-            seconds=round(time.monotonic() - self.started, 6),
-            stages=self.stages.facts(),
-            **self.facts,
-        )
+        log.info("read", query=query_digest(self.query), **self.summary())

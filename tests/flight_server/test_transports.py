@@ -173,3 +173,20 @@ def test_stages_add_up(server: ServerProcess, client: flight.FlightClient, trans
     assert {"receive", "scan", "decode", "hand out"} <= stages.keys()
     assert 0 < sum(stage["wall_s"] for stage in stages.values()) <= line["seconds"]
     assert all(stage["cpu_s"] >= 0 for stage in stages.values())
+
+
+@pytest.mark.parametrize("transport", HERE)
+def test_the_last_batch_says_what_was_done(
+    server: ServerProcess, client: flight.FlightClient, transport: str
+) -> None:
+    command = {"table": "moved.t", "options": {"transport": transport, "streams": 1}}
+    chunks = list(client.do_get(flight.Ticket(json.dumps(command).encode())))
+    line = server.wait_for("read")
+    if transport == "pinned":
+        assert all(chunk.app_metadata is None for chunk in chunks)
+        return
+    assert all(chunk.app_metadata is None for chunk in chunks[:-1])
+    facts = json.loads(chunks[-1].app_metadata.to_pybytes())
+    assert (chunks[-1].data.num_rows, facts["rows"], facts["transport"]) == (0, ROWS, transport)
+    assert facts["moved"] == line["moved"]
+    assert facts["stages"] == line["stages"]
