@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def export(postgres: EmbeddedPostgres, to: Path, *words: str) -> dict[str, Any]:
     done = subprocess.run(command(postgres, to, *words), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def exported(
+    postgres: EmbeddedPostgres, tables: None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., None]:
+    """Puts a complete export of a format into a directory; each is made once."""
+    made: dict[str, Path] = {}
+
+    def copy(to: Path, form: str = "parquet") -> None:
+        if form not in made:
+            made[form] = tmp_path_factory.mktemp("exported") / form
+            export(postgres, made[form], "--format", form)
+        shutil.copytree(made[form], to, dirs_exist_ok=True)
+
+    return copy
 
 
 def contents(to: Path, table: str, form: str) -> pa.Table:
@@ -113,19 +130,23 @@ def test_files_hold_the_tables(
             assert found.schema.equals(table.schema)
 
 
-def test_a_complete_export_is_left_alone(postgres: EmbeddedPostgres, tables: None, tmp_path: Path) -> None:
-    export(postgres, tmp_path)
+def test_a_complete_export_is_left_alone(
+    postgres: EmbeddedPostgres, exported: Callable[..., None], tmp_path: Path
+) -> None:
+    exported(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("part-*")}
     export(postgres, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("part-*")} == before
 
 
-def test_another_directorys_contents_are_refused(postgres: EmbeddedPostgres, tables: None, tmp_path: Path) -> None:
+def test_another_directorys_contents_are_refused(
+    postgres: EmbeddedPostgres, exported: Callable[..., None], tmp_path: Path
+) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     done = subprocess.run(command(postgres, tmp_path), capture_output=True, text=True, check=False)
     assert (done.returncode, "holds no export" in done.stderr) == (1, True)
     other = tmp_path / "other"
-    export(postgres, other)
+    exported(other)
     words = command(postgres, other, "--format", "raw")
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, "holds another export" in done.stderr) == (1, True)
@@ -205,12 +226,12 @@ def test_killed_and_gone_on_with(
 
 
 def test_after_a_change_it_starts_over_unless_told_otherwise(
-    postgres: EmbeddedPostgres, tables: None, tmp_path: Path
+    postgres: EmbeddedPostgres, exported: Callable[..., None], tmp_path: Path
 ) -> None:
     with postgres.connect() as database:
         for name, words in (("anew", ()), ("kept", ("--keep-finished",))):
             to = tmp_path / name
-            export(postgres, to)
+            exported(to)
             manifest = json.loads((to / "manifest.json").read_text())
             manifest["complete"] = False
             dropped = manifest["tables"]["exported.t"]["files"].pop()
@@ -227,8 +248,10 @@ def test_after_a_change_it_starts_over_unless_told_otherwise(
             database.execute("delete from exported.empty")
 
 
-def test_a_damaged_file_is_written_again(postgres: EmbeddedPostgres, tables: None, tmp_path: Path) -> None:
-    export(postgres, tmp_path)
+def test_a_damaged_file_is_written_again(
+    postgres: EmbeddedPostgres, exported: Callable[..., None], tmp_path: Path
+) -> None:
+    exported(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
     victim = tmp_path / manifest["tables"]["exported.t"]["files"][1]["path"]
@@ -258,10 +281,8 @@ def test_failures_are_told_and_leave_no_torn_file(
 
 
 @pytest.mark.parametrize("damage", ["cut", "magic", "index"])
-def test_a_damaged_raw_file_is_refused(
-    postgres: EmbeddedPostgres, tables: None, tmp_path: Path, damage: str
-) -> None:
-    export(postgres, tmp_path, "--format", "raw")
+def test_a_damaged_raw_file_is_refused(exported: Callable[..., None], tmp_path: Path, damage: str) -> None:
+    exported(tmp_path, "raw")
     path = tmp_path / "exported.kinds" / "part-00000.raw"
     whole = path.read_bytes()
     broken = {"cut": whole[:-5], "magic": b"PARQUET!" + whole[8:], "index": whole[:-16] + b"\xff" * 8 + whole[-8:]}

@@ -64,7 +64,9 @@ def client(server: ServerProcess) -> Iterator[flight.FlightClient]:
 @pytest.fixture(scope="module")
 def expected(server: ServerProcess) -> pa.Table:
     with flight.connect(server.uri) as connected:
-        return read(connected, {"table": "moved.t"}, streams=1)
+        table = read(connected, {"table": "moved.t"}, streams=1)
+    server.wait_for("read")
+    return table
 
 
 @pytest.mark.parametrize("options", [{"streams": 1}, {"streams": 3}, {"streams": 1, "framing": "copy"}], ids=str)
