@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from flight_server.observe import metrics
 from flight_server.stages import Stages
 from flight_server.telemetry import query_digest
 from flight_server.watchdog import Watch
@@ -51,14 +52,16 @@ class Tally:
             raise DeadlineError(f"the read took longer than {self.timeout_s:g} s")
 
     def log(self) -> None:
-        """Write the line."""
+        """Write the line, and count the read."""
+        seconds = time.monotonic() - self.started
+        metrics.count_read(self.outcome, self.rows, self.wire_bytes, seconds)
         log.info(
             "read",
             query=query_digest(self.query),
             outcome=self.outcome,
             rows=self.rows,
             wire_bytes=self.wire_bytes,
-            seconds=round(time.monotonic() - self.started, 6),
+            seconds=round(seconds, 6),
             stages=self.stages.facts(),
             **self.facts,
         )
