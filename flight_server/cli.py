@@ -99,6 +99,7 @@ def serve(
     lease_socket: Annotated[Path | None, typer.Option(help=_help("lease_socket"))] = None,
     reader: Annotated[str | None, typer.Option(help=_help("reader"))] = None,
     allow_superuser: Annotated[bool | None, typer.Option(help=_help("allow_superuser"))] = None,
+    http_listen: Annotated[str | None, typer.Option(help=_help("http_listen"))] = None,
     log_format: Annotated[str | None, typer.Option(help=_help("log_format"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
 ) -> None:

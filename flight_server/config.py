@@ -146,6 +146,11 @@ class Settings(BaseSettings):
         False,
         description="Start even if the PostgreSQL role is a superuser or may use server files or programs.",
     )
+    http_listen: str = Field(
+        "",
+        description="Port, or HOST:PORT, for /metrics, /healthz and /readyz; on 127.0.0.1 unless a host is given, "
+        "off unless set.",
+    )
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: json unless on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
 
@@ -172,6 +177,8 @@ class Settings(BaseSettings):
             raise ValueError(f"listen: the scheme must be one of {', '.join(SCHEMES)}, not {parts.scheme!r}")
         if (parts.scheme == "grpc+tls") != (self.tls_cert is not None):
             raise ValueError("listen: grpc+tls:// goes with tls_cert and tls_key")
+        if self.http_listen:
+            http_address(self.http_listen)
         if self.memory_mib < 2 * self.max_row_mib:
             raise ValueError(
                 "memory_mib must be at least twice max_row_mib: a row needs its bytes and its Arrow form"
@@ -238,6 +245,20 @@ class Settings(BaseSettings):
         """Return the signing key, None for a random one."""
         key = _secret(self.signing_key, self.signing_key_file)
         return None if key is None else key.encode()
+
+
+def http_address(text: str) -> tuple[str, int]:
+    """Return host and port of `http_listen`.
+
+    Raises
+    ------
+    ValueError
+        It is neither a port nor HOST:PORT.
+    """
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise ValueError(f"http_listen: {text!r} is neither a port nor HOST:PORT")
+    return host or "127.0.0.1", int(port)
 
 
 def is_local(listen: str) -> bool:

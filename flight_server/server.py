@@ -212,6 +212,11 @@ class FlightServer(flight.FlightServerBase):
         return finished
 
     @property
+    def draining(self) -> bool:
+        """Whether new calls are turned away."""
+        return self._draining.is_set()
+
+    @property
     def streams(self) -> int:
         """Streams that are being served now."""
         return self._streams

@@ -23,6 +23,7 @@ from flight_server.file_reads import FileOptions, FileReads
 from flight_server.gpu import GpuOptions
 from flight_server.gpu_start import LateGpuSide, bring_up
 from flight_server.lending import GpuSide, LendingOptions
+from flight_server.observe.observer import Observer
 from flight_server.pipeline import Pipeline
 from flight_server.server import FlightServer
 from flight_server.sessions import Limits, Sessions
@@ -88,6 +89,7 @@ class Service:
                 self._gpu.close()
             raise ConfigError(f"cannot listen on {settings.listen}: {failure}") from failure
         self.uri = _uri(settings.listen, self._server.port)
+        self._observer = Observer(self._server, dsn, settings.http_listen)
 
     def _opener(self, settings: Settings, decodings: Decodings) -> Callable[[str, int], Pipeline]:
         def open_pipeline(conninfo: str, connections: int) -> Pipeline:
@@ -126,6 +128,7 @@ class Service:
             signal.signal(number, on_signal)
         log.info(
             "listening", uri=self.uri, backend=self._backend.name, reader=self._facts.reader,
+            http_port=self._observer.port,
             role=self._facts.role, database=self._facts.database, postgresql=self._facts.server_version,
         )  # fmt: skip
         while not asked.wait(1.0):
@@ -155,6 +158,7 @@ class Service:
         if not clean:
             # Threads are stuck in gRPC behind clients that do not read: the process's end closes all sockets.
             os._exit(0)
+        self._observer.close()
         self._server.tenants.close()
         if self._spool is not None:
             self._spool.close()

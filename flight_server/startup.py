@@ -11,19 +11,20 @@ import psycopg
 from psycopg import pq
 
 from kernels.backend import CudaBackend, HostBackend, is_compiled
-from kernels.errors import ConfigError, ForbiddenError
+from kernels.errors import ConfigError, ForbiddenError, PgflightError
 from transport.failures import translated
 from transport.reader import reader_name
 
 ROLE_SQL = """
-select current_user::text, rolsuper,
+select current_user::pg_catalog.text, rolsuper,
        pg_has_role(current_user, 'pg_read_server_files', 'member'),
        pg_has_role(current_user, 'pg_write_server_files', 'member'),
        pg_has_role(current_user, 'pg_execute_server_program', 'member'),
-       current_database()::text, pg_encoding_to_char(encoding)::text, pg_is_in_recovery()
+       current_database()::pg_catalog.text, pg_encoding_to_char(encoding)::pg_catalog.text, pg_is_in_recovery()
 from pg_catalog.pg_roles, pg_catalog.pg_database where rolname = current_user and datname = current_database()
 """
 CONNECT_TIMEOUT_S = 10
+PROBE_TIMEOUT_S = 2
 PACKAGES = ("pgflight-server", "pyarrow", "numba", "numpy", "psycopg")
 
 
@@ -65,6 +66,15 @@ def probe(dsn: str) -> PostgresFacts:
     """
     with translated(), psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
         return look(connection)
+
+
+def unreachable(dsn: str) -> bool:
+    """Tell whether PostgreSQL cannot be connected to just now, on a connection of its own."""
+    try:
+        with translated(), psycopg.connect(dsn, connect_timeout=PROBE_TIMEOUT_S):
+            return False
+    except PgflightError:
+        return True
 
 
 def require_safe_login(facts: PostgresFacts, *, allow_superuser: bool) -> None:

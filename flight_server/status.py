@@ -12,6 +12,7 @@ import pyarrow as pa
 import structlog
 from pyarrow import flight
 
+from flight_server.observe import metrics
 from kernels.errors import (
     CancelledError,
     ConnectionLostError,
@@ -34,6 +35,10 @@ log = structlog.get_logger("pgflight.server")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+STREAMING = "do_get"
+GO_ON = (STREAMING, "start_call")
+"""A call is counted once: where its batches end, or by its own method if it passed the middleware."""
 
 MAX_TEXT = 1000
 """Characters; gRPC sends the text several times in trailers of at most 8 kB."""
@@ -121,9 +126,12 @@ def typed(method: Callable[P, R]) -> Callable[P, R]:
     @wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return method(*args, **kwargs)
+            result = method(*args, **kwargs)
         except Exception as failure:  # noqa: BLE001 (the border: everything is translated, nothing swallowed)
-            raise to_flight(failure) from None
+            raise _counted(method.__name__, to_flight(failure)) from None
+        if method.__name__ not in GO_ON:
+            metrics.count_call(method.__name__)
+        return result
 
     return guarded
 
@@ -133,4 +141,10 @@ def typed_batches(batches: Iterator[Any]) -> Iterator[Any]:
     try:
         yield from batches
     except Exception as failure:  # noqa: BLE001 (as above)
-        raise to_flight(failure) from None
+        raise _counted(STREAMING, to_flight(failure)) from None
+    metrics.count_call(STREAMING)
+
+
+def _counted(method: str, failure: Any) -> Any:
+    metrics.count_call(method, type(failure).__name__)
+    return failure

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from flight_server.observe import metrics
 from flight_server.stages import Stages
 from flight_server.telemetry import query_digest
 from flight_server.watchdog import Watch
@@ -62,5 +63,6 @@ class Tally:
         }
 
     def log(self) -> None:
-        """Write the line."""
+        """Write the line, and count the read."""
+        metrics.count_read(self.outcome, self.rows, self.wire_bytes, time.monotonic() - self.started)
         log.info("read", query=query_digest(self.query), **self.summary())

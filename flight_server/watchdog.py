@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from flight_server.observe import metrics
 from kernels.errors import DeadlineError
 
 log = structlog.get_logger("pgflight.stream")
@@ -59,6 +60,7 @@ class Watch:
             if self._since is None or self._stalled or time.monotonic() - self._since < self._limit_s:
                 return
             self._stalled = True
+            metrics.STALLED.inc()
             log.info("client stalled", seconds=self._limit_s)
             if self.hang_up is not None:
                 self.hang_up()

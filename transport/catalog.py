@@ -14,39 +14,43 @@ from psycopg.pq import abc
 from kernels.column import Column
 
 TYPES_SQL = """
-select t.oid::int8, t.typname::text, t.typtype::text, t.typcategory::text,
-       case when t.typsend <> 0 then s.proname::text end
+select t.oid::pg_catalog.int8, t.typname::pg_catalog.text, t.typtype::pg_catalog.text,
+       t.typcategory::pg_catalog.text,
+       case when t.typsend <> 0 then s.proname::pg_catalog.text end
 from pg_catalog.pg_type t left join pg_catalog.pg_proc s on s.oid = t.typsend
-where t.oid = any(%s::int8[]::oid[])
+where t.oid = any(%s::pg_catalog.int8[]::pg_catalog.oid[])
 """
 
 # A NOT NULL constraint that was never validated (PostgreSQL 18) promises nothing, nor does a foreign server's;
 # tables that inherit need not keep their parent's, partitions must.
 ORIGINS_SQL = """
-select a.attrelid::int8, a.attnum::int4,
+select a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4,
        a.attnotnull and (c.relkind = 'p' or c.relkind = 'r' and not c.relhassubclass) and not exists (
            select from pg_catalog.pg_constraint k
            where k.conrelid = a.attrelid and k.contype = 'n' and not k.convalidated
              and k.conkey = array[a.attnum]),
        pg_catalog.col_description(a.attrelid, a.attnum)
 from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
-join unnest(%s::int8[]::oid[], %s::int2[]) as wanted(relation, number)
+join unnest(%s::pg_catalog.int8[]::pg_catalog.oid[], %s::pg_catalog.int2[]) as wanted(relation, number)
   on a.attrelid = wanted.relation and a.attnum = wanted.number
 """
 
 DISPLAY_SQL = """
 select pg_catalog.format_type(oid, typmod)
-from unnest(%s::int8[]::oid[], %s::int4[]) with ordinality as wanted(oid, typmod, position) order by position
+from unnest(%s::pg_catalog.int8[]::pg_catalog.oid[], %s::pg_catalog.int4[])
+     with ordinality as wanted(oid, typmod, position)
+order by position
 """
 
 # One row per readable column; `columns` counts all of the relation's, readable or not.
 TABLES_SQL = """
-select n.nspname::text, c.relname::text, c.relnatts - (
+select n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relnatts - (
            select count(*) from pg_catalog.pg_attribute d
            where d.attrelid = c.oid and d.attnum > 0 and d.attisdropped),
-       case when c.reltuples < 0 then -1 else c.reltuples::int8 end,
+       case when c.reltuples < 0 then -1 else c.reltuples::pg_catalog.int8 end,
        case when c.relkind in ('r', 'm') then pg_catalog.pg_relation_size(c.oid) else -1 end,
-       a.attname::text, a.atttypid::int8, a.atttypmod::int4, c.oid::int8, a.attnum::int4
+       a.attname::pg_catalog.text, a.atttypid::pg_catalog.int8, a.atttypmod::pg_catalog.int4,
+       c.oid::pg_catalog.int8, a.attnum::pg_catalog.int4
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -60,16 +64,17 @@ order by 1, 2, a.attnum
 
 BASE_TYPES_SQL = """
 with recursive base(oid, type, typmod) as (
-    select oid, oid, -1 from pg_catalog.pg_type where oid = any(%s::int8[]::oid[])
+    select oid, oid, -1 from pg_catalog.pg_type where oid = any(%s::pg_catalog.int8[]::pg_catalog.oid[])
     union all
     select base.oid, t.typbasetype, t.typtypmod from base join pg_catalog.pg_type t on t.oid = base.type
     where t.typtype = 'd')
-select base.oid::int8, base.type::int8, base.typmod from base join pg_catalog.pg_type t on t.oid = base.type
+select base.oid::pg_catalog.int8, base.type::pg_catalog.int8, base.typmod
+from base join pg_catalog.pg_type t on t.oid = base.type
 where t.typtype <> 'd'
 """
 
 SIZE_SQL = """
-select case when c.reltuples < 0 then -1 else c.reltuples::int8 end,
+select case when c.reltuples < 0 then -1 else c.reltuples::pg_catalog.int8 end,
        case when c.relkind in ('r', 'm') then pg_catalog.pg_relation_size(c.oid) else -1 end
 from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass(%s)
 """

@@ -16,11 +16,11 @@ with root as (
     union
     select t.relid from root, pg_catalog.pg_partition_tree(root.oid) t where root.relkind = 'p'
 )
-select c.oid::int8, n.nspname::text, c.relname::text,
+select c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
        case when c.relkind in ('r', 'm') then
-           pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8
+           pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int8
        else 0 end,
-       c.relkind::text,
+       c.relkind::pg_catalog.text,
        case when c.relkind not in ('r', 'm', 'p') then 'it is no table'
             when c.relpersistence = 't' then 'it is a temporary table'
             when c.relkind = 'r' and c.relhassubclass then 'other tables inherit from it'
@@ -39,7 +39,7 @@ order by c.oid
 # A relation that was truncated or rewritten after the snapshot was taken looks empty to it.  The catalog as the
 # snapshot sees it and the file the relation has now tell the two apart; every relation read so far is locked.
 REWRITTEN_SQL = """
-select c.relname::text from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
+select c.relname::pg_catalog.text from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
 where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation' and c.relkind in ('r', 'm')
   and c.relfilenode <> 0 and c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
 """

@@ -106,6 +106,11 @@ class Slots:
             self._free -= taken
             return taken
 
+    @property
+    def waiting(self) -> int:
+        """Requests whose turn has not come."""
+        return len(self._queue)
+
     def give_back(self, number: int = 1) -> None:
         """Return slots."""
         with self._changed:
@@ -216,6 +221,11 @@ class ConnectionPool:
     def close(self) -> None:
         """Close all connections that are not lent; lent ones are closed when they come back."""
         self._pool.close()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection now."""
+        return self._slots.waiting
 
     def statistics(self) -> dict[str, int]:
         """Return psycopg_pool's counters."""

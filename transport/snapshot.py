@@ -14,8 +14,9 @@ GONE = frozenset(("22023", "42704"))
 
 # Names repeat from server to server and after a restart; start time and content do not.
 FACTS_SQL = """
-select pg_catalog.pg_current_snapshot()::text,
-       pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())::text || '/' || oid::text
+select pg_catalog.pg_current_snapshot()::pg_catalog.text,
+       pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())::pg_catalog.text
+       || '/' || oid::pg_catalog.text
 from pg_catalog.pg_database where datname = pg_catalog.current_database()
 """
 EXPORT_SQL = "select pg_catalog.pg_export_snapshot()"

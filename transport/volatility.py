@@ -25,7 +25,8 @@ LAST = 2**31 - 1
 # shows the cast.  Casts that are implied are not shown in a plan, so there must be none to fear.
 MUTABLE_SQL = f"""
 with call as (
-    select * from unnest(%(names)s::text[], %(arities)s::int[]) with ordinality as w(name, arity, position)
+    select * from unnest(%(names)s::pg_catalog.text[], %(arities)s::int[])
+         with ordinality as w(name, arity, position)
 ), type as (
     select t.oid, pg_catalog.format_type(t.oid, null) as name,
            coalesce(e.typcategory, t.typcategory) in ('D', 'T') as is_time,
@@ -61,7 +62,7 @@ with call as (
     from pg_catalog.pg_operator o
     join pg_catalog.pg_proc p on p.oid = o.oprcode
     join type result on result.oid = o.oprresult
-    where o.oprname = any(%(operators)s::text[])
+    where o.oprname = any(%(operators)s::pg_catalog.text[])
       and (p.provolatile <> 'i' or o.oid >= {FIRST_USER_OID} and (result.is_time or not result.shows_alike))
       and not (o.oid < {FIRST_USER_OID} and (p.proname in ('textanycat', 'anytextcat') or exists (
           select from type where type.oid in (o.oprleft, o.oprright) and type.is_time)))
@@ -69,8 +70,9 @@ with call as (
     select {LAST} - 1, 'a value', 'whose type has the name of one of PostgreSQL''s own'
     from pg_catalog.pg_type t
     join pg_catalog.pg_namespace n on n.oid = t.typnamespace
-    where t.typname = any(%(types)s::text[]) and t.oid >= {FIRST_USER_OID}
-      and array_position(%(path)s::name[], n.nspname) < array_position(%(path)s::name[], 'pg_catalog')
+    where t.typname = any(%(types)s::pg_catalog.text[]) and t.oid >= {FIRST_USER_OID}
+      and array_position(%(path)s::pg_catalog.name[], n.nspname)
+          < array_position(%(path)s::pg_catalog.name[], 'pg_catalog')
     union all
     select {LAST}, 'a value', 'whose cast to ' || pg_catalog.format_type(c.casttarget, null) || ' is not immutable'
     from pg_catalog.pg_cast c join pg_catalog.pg_proc p on p.oid = c.castfunc

@@ -28,6 +28,11 @@ def test_flags_win_over_environment_over_file(tmp_path: Path, monkeypatch: pytes
     assert settings.listen == "grpc://127.0.0.1:8815"
 
 
+def test_the_side_port_needs_an_address() -> None:
+    with pytest.raises(ConfigError, match="http_listen"):
+        load(http_listen="everywhere")
+
+
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("s3cret\n")
