@@ -11,6 +11,9 @@ from prometheus_client.registry import Collector
 
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
+OUTCOMES = {"complete": "complete", "abandoned": "abandoned", "CancelledError": "abandoned"}
+"""All others are failures: a client that goes away is none."""
+
 REGISTRY = CollectorRegistry()
 REQUESTS = Counter("pgflight_requests", "Calls answered.", ["method", "code"], registry=REGISTRY)
 STREAMS = Counter("pgflight_streams", "Reads that ended.", ["outcome"], registry=REGISTRY)
@@ -29,7 +32,7 @@ def count_call(method: str, code: str = "ok") -> None:
 
 def count_read(outcome: str, rows: int, postgres_bytes: int, seconds: float) -> None:
     """Count a read that is over; outcomes are the tally's."""
-    STREAMS.labels(outcome if outcome in ("complete", "abandoned") else "failed").inc()
+    STREAMS.labels(OUTCOMES.get(outcome, "failed")).inc()
     STREAM_SECONDS.observe(seconds)
     ROWS.inc(rows)
     POSTGRES_BYTES.inc(postgres_bytes)

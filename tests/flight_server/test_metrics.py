@@ -56,11 +56,14 @@ def test_a_running_stream_is_seen_and_then_gone(observed: ServerProcess) -> None
     with flight.connect(observed.uri) as client:
         reader = client.do_get(flight.Ticket(b"select generate_series(1, 1000000000)"))
         reader.read_chunk()
-        now = scrape(observed)
+        before = now = scrape(observed)
         assert now["pgflight_streams_active",] == 1
         assert now["pgflight_pg_connections", "lent"] == 1
         reader.cancel()
-    eventually(lambda: scrape(observed)["pgflight_streams_active",], lambda count: count == 0)
+    after = eventually(lambda: scrape(observed), lambda now: now["pgflight_streams_active",] == 0)
+    abandoned, failed = (("pgflight_streams_total", outcome) for outcome in ("abandoned", "failed"))
+    assert after[abandoned] == before.get(abandoned, 0) + 1
+    assert after.get(failed, 0) == before.get(failed, 0)
 
 
 @pytest.mark.parametrize("text", ["nowhere", "host:", "1:2:x", "70000", "-1"])
