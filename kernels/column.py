@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +52,8 @@ class Column:
     comment: str | None = None
     parts: tuple[Column, ...] = ()
     wire_oid: int = 0
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Column:
+        """Make a column of what `dataclasses.asdict` made of one, with lists or tuples of parts."""
+        return cls(**{**facts, "parts": tuple(cls.of(part) for part in facts.get("parts", ()))})

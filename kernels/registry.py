@@ -100,6 +100,7 @@ ROWS: Final[tuple[PgType, ...]] = (
     _cast("tid", 27),
     _number("xid", 28, pa.uint32()),
     _number("cid", 29, pa.uint32()),
+    _text("pg_node_tree", 194),
     PgType(name="json", oid=114, arrow=pa.string(), extension=JSON, utf8=True),
     _text("xml", 142),
     _cast("point", 600), _cast("lseg", 601), _cast("path", 602), _cast("box", 603),

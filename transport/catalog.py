@@ -85,7 +85,10 @@ with recursive part(whole, name, type, typmod, number) as (
     select oid, '', typbasetype, typtypmod, 0 from pg_catalog.pg_type where typtype = 'd'),
 tree(oid) as (
     select unnest(%s::int8[]::oid[]) union select part.type from tree join part on part.whole = tree.oid)
-select part.whole::int8, part.name, part.type::int8, part.typmod from part join tree on tree.oid = part.whole
+select part.whole::int8, part.name, part.type::int8, part.typmod, t.typname::text, t.typtype::text,
+       t.typcategory::text, s.proname::text as send
+from part join tree on tree.oid = part.whole join pg_catalog.pg_type t on t.oid = part.type
+left join pg_catalog.pg_proc s on s.oid = t.typsend
 order by part.whole, part.number
 """
 
@@ -209,7 +212,7 @@ class TypeCache:
         missing = sorted(made - known.keys())
         if missing:
             found: Parts = {}
-            for whole, name, oid, typmod in connection.execute(PARTS_SQL, (missing,)).fetchall():
+            for whole, name, oid, typmod, *_ in connection.execute(PARTS_SQL, (missing,)).fetchall():
                 found.setdefault(whole, []).append((name, oid, typmod))
             known |= found
             with self._lock:
@@ -282,17 +285,19 @@ def _complete(connection: Connection, types: TypeCache, found: Sequence[_Field])
     columns = []
     for field, display in zip(found, displays, strict=True):
         not_null, comment = origins.get((field.relation_oid, field.number), (False, None))
-        column = _column(field.name, field.type_oid, field.typmod, infos, parts)
+        column = column_of(field.name, field.type_oid, field.typmod, infos, parts)
         columns.append(replace(column, display_type=display, not_null=not_null, comment=comment))
     return tuple(columns)
 
 
-def _column(name: str, oid: int, typmod: int, infos: dict[int, TypeInfo], parts: Parts, depth: int = 0) -> Column:
+def column_of(
+    name: str, oid: int, typmod: int, infos: dict[int, TypeInfo], parts: Parts, depth: int = 0
+) -> Column:
     """Describe a type with its parts; a domain as its base type, under its own OID."""
     info, members = infos[oid], parts.get(oid, []) if depth < MAX_DEPTH else []
     if info.kind == "d" and members:
         ((_, base, base_typmod),) = members
-        return replace(_column(name, base, base_typmod, infos, parts, depth + 1), wire_oid=oid)
+        return replace(column_of(name, base, base_typmod, infos, parts, depth + 1), wire_oid=oid)
     # An array's type modifier is its elements'.
     inherited = typmod if info.send in ARRAY_SENDS else -1
     return Column(
@@ -304,7 +309,7 @@ def _column(name: str, oid: int, typmod: int, infos: dict[int, TypeInfo], parts:
         category=info.category,
         send=info.send,
         parts=tuple(
-            _column(part, part_oid, max(inherited, part_typmod), infos, parts, depth + 1)
+            column_of(part, part_oid, max(inherited, part_typmod), infos, parts, depth + 1)
             for part, part_oid, part_typmod in members
         ),
     )

@@ -77,11 +77,10 @@ def survey(
     int
         0, or -1 with `failure` filled.
     """
+    counts[:fields] = rows
     if locate(wire, starts, ends, rows, fields, nodes, places, failure) < 0:
         return -1
     for node in range(nodes.shape[0]):
-        if node < fields:
-            counts[node] = rows
         slot = nodes[node, PLACES]
         child = nodes[node, CHILD]
         if slot < 0 or child < 0:

@@ -41,7 +41,7 @@ def policy(name: str) -> TypePolicy:
 def load(name: str) -> tuple[tuple[Column, ...], list[list[Any]]]:
     """Return (columns, rows) of a golden file."""
     stored = json.loads((GOLDEN / f"{name}.json").read_text())
-    columns = tuple(Column(**column) for column in stored["columns"])
+    columns = tuple(Column.of(column) for column in stored["columns"])
     return columns, [[_parse(value) for value in row] for row in stored["rows"]]
 
 

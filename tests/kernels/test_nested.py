@@ -104,6 +104,18 @@ def test_shapes(database, pool, memory) -> None:
     assert text.column(2).to_pylist() == ["{1,2}", None, "{}"]
 
 
+def test_vectors_are_one_matrix(pool, memory) -> None:
+    """NumPy and its kin see a batch's vectors without a copy."""
+    (batch,) = read(
+        pool, memory, "select array[g, 2, 3]::vector(3) as v from generate_series(1, 100) g"
+    ).to_batches()
+    numbers = batch.column(0).flatten()
+    matrix = numbers.to_numpy(zero_copy_only=True).reshape(-1, 3)
+    assert matrix.ctypes.data == numbers.buffers()[1].address
+    assert matrix[99].tolist() == [100, 2, 3]
+    del batch, numbers, matrix
+
+
 @every_framing
 def test_many_rows(framing: str, pool, memory) -> None:
     """Tiles, batches and blocks end anywhere."""

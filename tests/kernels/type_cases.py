@@ -206,6 +206,7 @@ QUERIES: tuple[tuple[str, str, pa.DataType, list[Any]], ...] = (
 """Types that only a statement can return: (row, SQL, Arrow type, values)."""
 
 BY_HAND: tuple[tuple[str, list[bytes | None], pa.DataType, list[Any]], ...] = (
+    ("pg_node_tree", [b"({VAR})", None], pa.string(), ["({VAR})", None]),
     ("unknown", [b"", None, "é".encode()], pa.string(), ["", None, "é"]),
     ("regdatabase", [b"\0\0\0\1", None, b"\xff\xff\xff\xff"], pa.uint32(), [1, None, 4294967295]),
 )
