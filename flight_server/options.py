@@ -55,7 +55,7 @@ class ReadOptions:
         What an infinite date, timestamp or interval becomes.
     nested : {"auto", "arrow", "text"}
         Arrays, composites, ranges, hstore and vectors as nested Arrow types, or as PostgreSQL's text; auto is text
-        where rows are decoded on a GPU, which cannot yet decode the others.
+        where a GPU is asked for, which does not decode the others.
     decode : {"auto", "cpu", "gpu"}
         Where rows are decoded.
     transport : {"pinned", "single", "buffered", "chunked", "gds", "file"}

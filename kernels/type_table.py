@@ -23,7 +23,7 @@ INTRODUCTION = """<!-- Written by `python -m kernels.type_table`; change kernels
 
 How each PostgreSQL type arrives, by `profile`. "In the query" means that PostgreSQL itself converts the value: it
 is what `::text` (or the type named) gives, and field metadata says so as `pg:cast`. A GPU decodes all of the
-first table natively; the second table's types are text there (`nested=auto`).
+first table natively; the second table's types only as text (`nested=text`).
 
 Field metadata: `pg:type` is the type as SQL writes it, `pg:typmod` its modifier where it has one, `pg:cast` the
 type that the query casts it to, `pg:comment` the column's comment.
