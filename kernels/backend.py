@@ -50,6 +50,16 @@ class HostBackend:
         """The kernels that write rows for COPY BINARY."""
         return host.encode
 
+    @property
+    def survey(self) -> Any:
+        """Find the parts of nested columns."""
+        return host.survey
+
+    @property
+    def decode_parts(self) -> Any:
+        """Decode them into the arena."""
+        return host.decode_parts
+
     def decoder(self, planned: Plan, allocate: Allocate, *, kind: int, batch_bytes: int) -> Decoder:
         """Make a decoder of host blocks."""
         return Decoder(planned, self, allocate, kind=kind, batch_bytes=batch_bytes)

@@ -10,7 +10,8 @@ import pyarrow as pa
 from kernels import layout, wire
 from kernels.assemble import assemble
 from kernels.errors import DecodeError, ValueRangeError
-from kernels.plan import Plan
+from kernels.parts import Parts
+from kernels.plan import Plan, align
 from kernels.typing import Allocate, Backend, Int64s, Uint8s
 
 ARENA_SLACK_BYTES = 128
@@ -28,9 +29,14 @@ MESSAGES = {
     layout.BAD_PREFIX: "an unknown version byte",
     layout.BAD_FIELD_COUNT: "the row has another number of fields than the result",
     layout.BAD_MESSAGE_LENGTH: "a message with an impossible length",
+    layout.BAD_NESTED: "an array, composite, range or map whose parts do not fill it exactly",
+    layout.OTHER_TYPE: "a part of another type than the catalog says: the type was changed",
+    layout.OTHER_DIMENSION: "a vector of another dimension than its column declares",
     layout.NOT_UTF8: "the text is not valid UTF-8 (cast the column to bytea to read its bytes)",
 }
 RANGE_MESSAGES = {
+    layout.OTHER_SHAPE: "an array of several dimensions has no list form: use option nested=text",
+    layout.OTHER_BOUND: "a list would lose the array's lower bound: use option nested=text",
     layout.INFINITE: "an infinite value has no Arrow form: use option infinity=null, or filter it",
     layout.OUT_OF_RANGE: "the value lies outside the range of the Arrow type: cast the column to text",
     layout.NOT_A_NUMBER: "numeric NaN or infinity has no decimal form: use option numeric=string or float64",
@@ -90,7 +96,7 @@ class Decoder:
         self._cursors = np.zeros(layout.TILE_ROWS, np.uint32)
         self._tile = np.zeros(layout.TILE_WIDTH, np.int64)
         self._sources = np.zeros((max(1, plan.varlen_columns), self.rows_per_batch), np.uint32)
-        self._results = np.zeros((columns, layout.RESULT_WIDTH), np.int64)
+        self._results = np.zeros((len(plan.nodes), layout.RESULT_WIDTH), np.int64)
         self._failure = np.zeros(layout.FAILURE_WIDTH, np.int64)
         self.expect_header()
 
@@ -141,21 +147,44 @@ class Decoder:
             A value has no form in the Arrow type.
         """
         plan, rows = self._plan, found.rows
-        table, data_at = plan.arrange(rows)
         wire_bytes = found.position - int(self._starts[0])
-        size = data_at + wire_bytes + layout.BUFFER_ALIGN_BYTES * plan.varlen_columns + ARENA_SLACK_BYTES
+        parts = self._survey(block, rows, wire_bytes, base) if plan.nested_nodes else None
+        table, data_at = plan.arrange(rows, parts.counts if parts else None)
+        size = data_at + wire_bytes + layout.BUFFER_ALIGN_BYTES * plan.varlen_nodes + ARENA_SLACK_BYTES
         region = self._allocate(size)
         array = region.array
         arena = (array, array.view(np.int16), array.view(np.int32), array.view(np.int64))
+        columns = len(plan.names)
         failed = self._backend.decode(
-            block, found.position, self._starts, self._ends, rows, table, arena, data_at,
-            self._cursors, self._tile, self._sources, self._results, self._failure,
+            block, found.position, self._starts, self._ends, rows, table[:columns], arena, data_at,
+            self._cursors, self._tile, self._sources, self._results[:columns], self._failure,
         )  # fmt: skip
         if failed:
             raise error_of(self._failure, self._plan, self.rows, base)
-        batch = assemble(plan, table, self._results, region, rows)
+        if parts:
+            data_at = max(data_at, int((self._results[:columns, 1:].sum(axis=1)).max()))
+            failed = self._backend.decode_parts(
+                block, found.position, table, parts.places, parts.offsets, parts.counts, arena, align(data_at),
+                self._cursors, self._tile, self._results, self._failure,
+            )  # fmt: skip
+            if failed:
+                parts.climb(plan, self._failure)
+                raise error_of(self._failure, self._plan, self.rows, base)
+        batch = assemble(plan, table, self._results, region, rows, parts.counts if parts else None)
         self.rows += rows
         return batch
+
+    def _survey(self, block: Uint8s, rows: int, wire_bytes: int, base: int) -> Parts:
+        """Find the parts of nested columns."""
+        parts = Parts.of(self._plan, max(rows, wire_bytes // 4))
+        failed = self._backend.survey(
+            block, self._starts, self._ends, rows, len(self._plan.names), self._plan.descriptors,
+            parts.places, parts.offsets, parts.counts, self._failure,
+        )  # fmt: skip
+        if failed:
+            parts.climb(self._plan, self._failure)
+            raise error_of(self._failure, self._plan, self.rows, base)
+        return parts
 
 
 def header_size(head: Uint8s, received: int) -> int | None:

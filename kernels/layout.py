@@ -20,8 +20,22 @@ NUMERIC: Final = 4
 """Base-10000 digits -> two's complement decimal of WIDTH 16 or 32 bytes with SCALE fraction digits."""
 INTERVAL: Final = 5
 """(int64 us, int32 days, int32 months) -> (int32 months, int32 days, int64 ns)."""
+LIST: Final = 6
+"""A one-dimensional array -> int32 offsets and one child; its lower bound must be BIAS."""
+STRUCT: Final = 7
+"""A composite -> one child per attribute."""
+RANGE: Final = 8
+"""A range -> three children: lower bound, upper bound, FLAG."""
+MULTIRANGE: Final = 9
+"""Counted ranges -> int32 offsets and one RANGE child."""
+MAP: Final = 10
+"""hstore's counted pairs -> int32 offsets and two children: key and value."""
+FLAG: Final = 11
+"""One byte without a length before it, copied; only as a child."""
+VECTOR: Final = 12
+"""int16 dimension, int16 zero, then big-endian numbers of SCALE bytes, WIDTH bytes in all -> the same numbers."""
 
-# One row of the descriptor table per result column, int64 each.
+# One row of the descriptor table per result column, then one per child, parents first; int64 each.
 SHAPE: Final = 0
 WIDTH: Final = 1
 """Bytes of the wire value (FIXED, BYTES) or of the Arrow value (NUMERIC)."""
@@ -44,7 +58,17 @@ VALUES_AT: Final = 11
 """Byte offset of the values (FIXED …) or of the int32 offsets (VARLEN)."""
 SOURCE: Final = 12
 """Which row of the `sources` scratch a VARLEN column uses, or -1."""
-DESCRIPTOR_WIDTH: Final = 13
+PLACES: Final = 13
+"""Which row of the `places` scratch says where the fields of a node are; -1 for columns that are not nested."""
+CHILD: Final = 14
+"""Which row of this table is the first child; the others follow it."""
+CHILDREN: Final = 15
+OID: Final = 16
+"""The type that an array or a composite must name for this child."""
+DESCRIPTOR_WIDTH: Final = 17
+
+ABSENT: Final = 0xFFFFFFFF
+"""The place of a child of NULL, or of a bound that a range does not have: there is no field at all."""
 
 INFINITY_NONE: Final = 0
 """The wire type has no infinities."""
@@ -84,6 +108,11 @@ BAD_PREFIX: Final = 10
 NOT_UTF8: Final = 11
 BAD_FIELD_COUNT: Final = 12
 BAD_MESSAGE_LENGTH: Final = 13
+BAD_NESTED: Final = 14
+OTHER_TYPE: Final = 15
+OTHER_SHAPE: Final = 16
+OTHER_BOUND: Final = 17
+OTHER_DIMENSION: Final = 18
 
 # The failure record: four int64.
 CODE: Final = 0

@@ -4,42 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from kernels import layout
 from kernels.column import Column
-from kernels.registry import AS_TEXT, BY_OID, BY_SEND, ENUM, UNKNOWN, PgType
+from kernels.policy import InfinityPolicy, NestedPolicy, NumericPolicy, Profile, TypePolicy
+from kernels.registry import NESTED
+from kernels.resolve import Node, resolve
 from kernels.typing import Int64s
 
-Profile = Literal["arrow", "plain"]
-NumericPolicy = Literal["decimal", "string", "float64"]
-InfinityPolicy = Literal["error", "null"]
-
-NUMERIC_OID = 1700
-MAX_DECIMAL128_DIGITS = 38
-MAX_DECIMAL256_DIGITS = 76
-
-
-@dataclass(frozen=True, slots=True)
-class TypePolicy:
-    """What the client chose where a PostgreSQL type has more than one honest Arrow form.
-
-    Parameters
-    ----------
-    profile : {"arrow", "plain"}
-        Whether extension types (arrow.uuid, arrow.json, arrow.opaque) are used.
-    numeric : {"decimal", "string", "float64"}
-        Form of ``numeric``.  With "decimal", a numeric of unknown scale is a string.
-    infinity : {"error", "null"}
-        What an infinite date, timestamp or interval becomes.
-    """
-
-    profile: Profile = "arrow"
-    numeric: NumericPolicy = "decimal"
-    infinity: InfinityPolicy = "error"
+__all__ = ["InfinityPolicy", "NestedPolicy", "NumericPolicy", "Plan", "Profile", "TypePolicy", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +26,18 @@ class Plan:
     ----------
     schema : Schema
         The Arrow schema.
-    storage : tuple of DataType
-        Per column the type of its buffers (an extension type's storage).
+    nodes : tuple of Node
+        Columns, then their parts: a row each of the descriptor table.
     casts : tuple of (str or None)
         Per column the SQL type it must be cast to in the query.
-    descriptors : int64 array, columns x DESCRIPTOR_WIDTH
+    descriptors : int64 array, nodes x DESCRIPTOR_WIDTH
         The table of kernels/layout.py, without the arena offsets.
     names : tuple of str
         Column names, for error messages.
     """
 
     schema: pa.Schema
-    storage: tuple[pa.DataType, ...]
+    nodes: tuple[Node, ...]
     casts: tuple[str | None, ...]
     descriptors: Int64s = field(repr=False)
     names: tuple[str, ...]
@@ -71,8 +47,24 @@ class Plan:
         """Number of columns whose data is gathered."""
         return int(np.count_nonzero(self.descriptors[:, layout.SOURCE] >= 0))
 
-    def arrange(self, rows: int) -> tuple[Int64s, int]:
+    @property
+    def varlen_nodes(self) -> int:
+        """Number of columns and parts whose data is gathered."""
+        return int(np.count_nonzero(self.descriptors[:, layout.SHAPE] == layout.VARLEN))
+
+    @property
+    def nested_nodes(self) -> int:
+        """Number of nested columns and of their parts, at all depths."""
+        return int(np.count_nonzero(self.descriptors[:, layout.PLACES] >= 0))
+
+    def arrange(self, rows: int, counts: Int64s | None = None) -> tuple[Int64s, int]:
         """Place the buffers of `rows` rows in an arena.
+
+        Parameters
+        ----------
+        rows : int
+        counts : int64 array, optional
+            The number of values of every node; by default that of the rows.
 
         Returns
         -------
@@ -81,20 +73,28 @@ class Plan:
             VARLEN columns begins there.
         """
         table = self.descriptors.copy()
+        sizes = [rows] * len(table) if counts is None else counts.tolist()
         at = 0
-        for row in table:
+        for row, count in zip(table, sizes, strict=True):
             row[layout.VALIDITY_AT] = at
-            at += align((rows + 7) // 8)
+            at += align((count + 7) // 8)
             row[layout.VALUES_AT] = at
-            at += align(values_size(row, rows))
+            at += align(values_size(row, count))
         return table, at
 
     def bytes_per_row(self) -> int:
-        """Arrow bytes a row takes at least, in bytes, rounded up; VARLEN data not counted."""
-        bits = len(self.names)
-        for row in self.descriptors:
-            bits += 1 if row[layout.SHAPE] == layout.BOOL else 8 * values_size(row, 1)
+        """Arrow bytes a row takes at least, in bytes, rounded up; VARLEN data and parts of lists not counted."""
+        bits = 0
+        listed: set[int] = set()
+        for index, row in enumerate(self.descriptors.tolist()):
+            if row[layout.SHAPE] in LISTS or index in listed:
+                listed.update(range(row[layout.CHILD], row[layout.CHILD] + row[layout.CHILDREN]))
+            if index not in listed:
+                bits += 2 if row[layout.SHAPE] == layout.BOOL else 1 + 8 * values_size(row, 1)
         return bits // 8 + 1
+
+
+LISTS = (layout.LIST, layout.MULTIRANGE, layout.MAP)
 
 
 def align(size: int) -> int:
@@ -102,12 +102,12 @@ def align(size: int) -> int:
     return -(-size // layout.BUFFER_ALIGN_BYTES) * layout.BUFFER_ALIGN_BYTES
 
 
-def values_size(descriptor: Int64s, rows: int) -> int:
+def values_size(descriptor: Int64s | list[int], rows: int) -> int:
     """Return the bytes of a column's values (of its offsets, where it is VARLEN)."""
     shape = descriptor[layout.SHAPE]
     if shape == layout.BOOL:
         return (rows + 7) // 8
-    if shape == layout.VARLEN:
+    if shape == layout.VARLEN or shape in LISTS:
         return 4 * (rows + 1)
     return int(descriptor[layout.WIDTH]) * rows
 
@@ -123,103 +123,56 @@ def plan(columns: Sequence[Column], policy: TypePolicy | None = None) -> Plan:
         The client's choices.
     """
     policy = policy or TypePolicy()
-    fields: list[pa.Field] = []
-    storage: list[pa.DataType] = []
-    casts: list[str | None] = []
-    descriptors = np.zeros((len(columns), layout.DESCRIPTOR_WIDTH), dtype=np.int64)
-    varlen_columns = 0
-    for index, column in enumerate(columns):
-        row = resolve(column, policy)
-        precision_scale = decimal_digits(column.typmod) if row.shape == layout.NUMERIC else None
-        stored = decimal_type(*precision_scale) if precision_scale else row.arrow
-        storage.append(stored)
-        casts.append(row.cast)
-        fields.append(arrow_field(column, row, stored, policy))
-        describe(descriptors[index], row, stored, policy)
-        if precision_scale:
-            descriptors[index, layout.PRECISION], descriptors[index, layout.SCALE] = precision_scale
-        if row.shape == layout.VARLEN:
+    tops = [resolve(column, policy) for column in columns]
+    nodes, children = flatten(tops)
+    descriptors = np.zeros((len(nodes), layout.DESCRIPTOR_WIDTH), dtype=np.int64)
+    varlen_columns = places = 0
+    for index, (node, child) in enumerate(zip(nodes, children, strict=True)):
+        describe(descriptors[index], node, child, policy)
+        if index >= len(columns) or node.row.shape in NESTED:
+            descriptors[index, layout.PLACES] = places
+            places += 1
+        elif node.row.shape == layout.VARLEN:
             descriptors[index, layout.SOURCE] = varlen_columns
             varlen_columns += 1
     return Plan(
-        schema=pa.schema(fields),
-        storage=tuple(storage),
-        casts=tuple(casts),
+        schema=pa.schema([arrow_field(column, node) for column, node in zip(columns, tops, strict=True)]),
+        nodes=tuple(nodes),
+        casts=tuple(node.row.cast for node in tops),
         descriptors=descriptors,
         names=tuple(column.name for column in columns),
     )
 
 
-def resolve(column: Column, policy: TypePolicy) -> PgType:
-    """Find the row of the table for a column."""
-    if column.type_oid == NUMERIC_OID:
-        return resolve_numeric(column, policy)
-    known = BY_OID.get(column.type_oid) or BY_SEND.get(column.send or "")
-    if known is not None:
-        return known
-    if column.kind == "e":
-        return ENUM
-    if column.send is None or column.kind in "cmpr" or column.category == "A":
-        return AS_TEXT
-    return UNKNOWN
+def flatten(tops: Sequence[Node]) -> tuple[list[Node], list[int]]:
+    """Return all nodes, columns first, parents before their parts, and where each one's first part is (or -1)."""
+    nodes, children = list(tops), []
+    for node in nodes:  # grows while it is read
+        children.append(len(nodes) if node.parts else -1)
+        nodes.extend(node.parts)
+    return nodes, children
 
 
-def resolve_numeric(column: Column, policy: TypePolicy) -> PgType:
-    """Choose between decimal and PostgreSQL's own conversion to text or float8."""
-    digits = decimal_digits(column.typmod)
-    if policy.numeric == "float64":
-        return PgType(
-            name="numeric", oid=NUMERIC_OID, arrow=pa.float64(), shape=layout.FIXED, width=8, cast="float8"
-        )
-    if policy.numeric == "string" or digits is None or max(digits[0], abs(digits[1])) > MAX_DECIMAL256_DIGITS:
-        return AS_TEXT
-    return BY_OID[NUMERIC_OID]
-
-
-def decimal_digits(typmod: int) -> tuple[int, int] | None:
-    """Split numeric's type modifier into (precision, scale); None if it has none.
-
-    The scale is an 11-bit two's complement number since PostgreSQL 15 (numeric.c: numeric_typmod_scale).
-    """
-    if typmod < 4:
-        return None
-    bits = typmod - 4
-    return (bits >> 16) & 0xFFFF, ((bits & 0x7FF) ^ 1024) - 1024
-
-
-def decimal_type(precision: int, scale: int) -> pa.DataType:
-    """Return the narrowest Arrow decimal of that precision, from 128 bits.
-
-    Arrow can print a decimal only if its scale is no larger than the width's digits, either way.
-    """
-    if max(precision, abs(scale)) <= MAX_DECIMAL128_DIGITS:
-        return pa.decimal128(precision, scale)
-    return pa.decimal256(precision, scale)
-
-
-def arrow_field(column: Column, row: PgType, stored: pa.DataType, policy: TypePolicy) -> pa.Field:
+def arrow_field(column: Column, node: Node) -> pa.Field:
     """Make the field: name, type, nullability, and what PostgreSQL calls the type."""
-    arrow_type = stored
-    if policy.profile == "arrow":
-        if row is UNKNOWN:
-            arrow_type = pa.opaque(pa.binary(), column.type_name or str(column.type_oid), "PostgreSQL")
-        elif row.extension is not None:
-            arrow_type = row.extension
     metadata = {"pg:type": column.display_type or column.type_name}
-    if row.cast is not None:
-        metadata["pg:cast"] = row.cast
+    if node.row.cast is not None:
+        metadata["pg:cast"] = node.row.cast
+    if column.typmod >= 0:
+        metadata["pg:typmod"] = str(column.typmod)
     if column.comment:
         metadata["pg:comment"] = column.comment
-    return pa.field(column.name, arrow_type, nullable=not column.not_null, metadata=metadata)
+    return pa.field(column.name, node.arrow, nullable=not column.not_null, metadata=metadata)
 
 
-def describe(descriptor: Int64s, row: PgType, stored: pa.DataType, policy: TypePolicy) -> None:
+def describe(descriptor: Int64s, node: Node, child: int, policy: TypePolicy) -> None:
     """Write a type's parameters into one row of the descriptor table."""
+    row = node.row
     infinity = layout.INFINITY_NONE
     if row.infinite:
         infinity = layout.INFINITY_NULL if policy.infinity == "null" else layout.INFINITY_ERROR
     descriptor[layout.SHAPE] = row.shape
-    descriptor[layout.WIDTH] = stored.bit_width // 8 if row.shape == layout.NUMERIC else row.width
+    descriptor[layout.WIDTH] = node.stored.bit_width // 8 if row.shape == layout.NUMERIC else row.width
     descriptor[layout.BIAS] = row.bias
     descriptor[layout.LOW] = row.low
     descriptor[layout.HIGH] = row.high
@@ -227,3 +180,8 @@ def describe(descriptor: Int64s, row: PgType, stored: pa.DataType, policy: TypeP
     descriptor[layout.PREFIX] = row.prefix
     descriptor[layout.UTF8] = int(row.utf8)
     descriptor[layout.SOURCE] = -1
+    descriptor[layout.PLACES] = -1
+    descriptor[layout.CHILD] = child
+    descriptor[layout.CHILDREN] = len(node.parts)
+    descriptor[layout.OID] = node.oid
+    descriptor[layout.PRECISION], descriptor[layout.SCALE] = node.precision, node.scale

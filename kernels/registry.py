@@ -100,6 +100,7 @@ ROWS: Final[tuple[PgType, ...]] = (
     _cast("tid", 27),
     _number("xid", 28, pa.uint32()),
     _number("cid", 29, pa.uint32()),
+    _text("pg_node_tree", 194),
     PgType(name="json", oid=114, arrow=pa.string(), extension=JSON, utf8=True),
     _text("xml", 142),
     _cast("point", 600), _cast("lseg", 601), _cast("path", 602), _cast("box", 603),
@@ -142,13 +143,32 @@ ROWS: Final[tuple[PgType, ...]] = (
     _cast("pg_snapshot", 5038),
     _number("xid8", 5069, pa.uint64()),
     _text("citext", None, send="citextsend"),
+    PgType(name="ltree", oid=None, send="ltree_send", arrow=pa.string(), prefix=1, utf8=True),
+    PgType(name="lquery", oid=None, send="lquery_send", arrow=pa.string(), prefix=1, utf8=True),
+    PgType(name="ltxtquery", oid=None, send="ltxtq_send", arrow=pa.string(), prefix=1, utf8=True),
 )
 # fmt: on
 
+NESTED: Final[dict[int, str]] = {
+    layout.LIST: "array",
+    layout.STRUCT: "composite",
+    layout.RANGE: "range",
+    layout.MULTIRANGE: "multirange",
+    layout.MAP: "hstore",
+}
+"""Shapes whose Arrow type is made of their parts'."""
+VECTORS: Final[dict[str, tuple[pa.DataType, int]]] = {
+    "vector_send": (pa.float32(), 4),
+    "halfvec_send": (pa.float16(), 2),
+}
+"""pgvector's types of numbers: element and its bytes, by send function."""
+TEXT_SENDS: Final = frozenset({None, "sparsevec_send", "cube_send"})
+"""Types that are text: those without a send function, and those whose text says all."""
+
 ENUM: Final = _text("enum", None, "the label")
 AS_TEXT: Final = PgType(
-    name="(no binary form yet)", oid=None, arrow=pa.string(), utf8=True, cast="text",
-    note="types without a send function, arrays, composites, ranges: PostgreSQL's text form",
+    name="(text)", oid=None, arrow=pa.string(), utf8=True, cast="text",
+    note="no send function, or a nested type with such a part: PostgreSQL's text form",
 )  # fmt: skip
 UNKNOWN: Final = PgType(
     name="(anything else)", oid=None, arrow=pa.binary(),

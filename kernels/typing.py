@@ -71,3 +71,11 @@ class Backend(Protocol):
     @property
     def decode(self) -> Any:
         """Decode the rows of a block into an arena."""
+
+    @property
+    def survey(self) -> Any:
+        """Find the parts of nested columns."""
+
+    @property
+    def decode_parts(self) -> Any:
+        """Decode them into the arena."""

@@ -73,6 +73,34 @@ from base join pg_catalog.pg_type t on t.oid = base.type
 where t.typtype <> 'd'
 """
 
+# What types are made of, at all depths: elements, attributes, bounds, ranges of multiranges, domains' bases.
+PARTS_SQL = """
+with recursive part(whole, name, type, typmod, number) as (
+    select t.oid, '', t.typelem, -1, 0 from pg_catalog.pg_type t join pg_catalog.pg_proc s on s.oid = t.typsend
+    where t.typelem <> 0 and s.proname in ('array_send', 'int2vectorsend', 'oidvectorsend')
+    union all
+    select t.oid, a.attname::text, a.atttypid, a.atttypmod, a.attnum
+    from pg_catalog.pg_type t join pg_catalog.pg_attribute a on a.attrelid = t.typrelid
+    where t.typtype = 'c' and a.attnum > 0 and not a.attisdropped
+    union all
+    select rngtypid, '', rngsubtype, -1, 0 from pg_catalog.pg_range
+    union all
+    select rngmultitypid, '', rngtypid, -1, 0 from pg_catalog.pg_range
+    union all
+    select oid, '', typbasetype, typtypmod, 0 from pg_catalog.pg_type where typtype = 'd'),
+tree(oid) as (
+    select unnest(%s::int8[]::oid[]) union select part.type from tree join part on part.whole = tree.oid)
+select part.whole::int8, part.name, part.type::int8, part.typmod, t.typname::text, t.typtype::text,
+       t.typcategory::text, s.proname::text as send
+from part join tree on tree.oid = part.whole join pg_catalog.pg_type t on t.oid = part.type
+left join pg_catalog.pg_proc s on s.oid = t.typsend
+order by part.whole, part.number
+"""
+
+ARRAY_SENDS = ("array_send", "int2vectorsend", "oidvectorsend")
+MAX_DEPTH = 16
+"""Parts of parts that are looked at: what lies deeper is read as text."""
+
 SIZE_SQL = """
 select case when c.reltuples < 0 then -1 else c.reltuples::pg_catalog.int8 end,
        case when c.relkind in ('r', 'm') then pg_catalog.pg_relation_size(c.oid) else -1 end
@@ -133,10 +161,18 @@ class _Field:
     number: int
 
 
+Parts = dict[int, list[tuple[str, int, int]]]
+"""Per type the (name, OID, type modifier) of its parts."""
+
+
 class TypeCache:
-    """Remembers what the OIDs of one database mean.  Thread-safe; a type's OID never changes its meaning."""
+    """Remembers what the OIDs of one database mean.  Thread-safe; a type's OID never changes its meaning.
+
+    The parts of a type can change (ALTER TYPE … ADD ATTRIBUTE): those of users' types are asked for every time.
+    """
 
     def __init__(self) -> None:
+        self._parts: Parts = {}
         self._types: dict[int, TypeInfo] = {}
         self._displays: dict[tuple[int, int], str] = {}
         self._lock = threading.Lock()
@@ -171,6 +207,22 @@ class TypeCache:
                 self._displays.update({each: text for each, text in asked.items() if each[0] < FIRST_USER_OID})
             known |= asked
         return [known[each] for each in wanted]
+
+    def parts_of(self, connection: Connection, oids: Sequence[int]) -> Parts:
+        """Return the parts of types that are made of others, at all depths."""
+        infos = self.look_up(connection, oids)
+        made = {oid for oid in oids if infos[oid].kind in "cdmr" or infos[oid].send in ARRAY_SENDS}
+        with self._lock:
+            known = dict(self._parts)
+        missing = sorted(made - known.keys())
+        if missing:
+            found: Parts = {}
+            for whole, name, oid, typmod, *_ in connection.execute(PARTS_SQL, (missing,)).fetchall():
+                found.setdefault(whole, []).append((name, oid, typmod))
+            known |= found
+            with self._lock:
+                self._parts.update({oid: parts for oid, parts in found.items() if oid < FIRST_USER_OID})
+        return known
 
 
 def describe_result(
@@ -230,28 +282,42 @@ def estimate(connection: Connection, relation: str) -> tuple[int, int]:
 
 def _complete(connection: Connection, types: TypeCache, found: Sequence[_Field]) -> tuple[Column, ...]:
     """Add what the catalog knows of types and origins."""
-    infos = types.look_up(connection, [field.type_oid for field in found])
+    parts = types.parts_of(connection, [field.type_oid for field in found])
+    inner = [oid for members in parts.values() for _, oid, _ in members]
+    infos = types.look_up(connection, [*(field.type_oid for field in found), *inner])
     origins = _origins(connection, found)
     displays = types.displayed(connection, [(field.type_oid, field.typmod) for field in found])
     columns = []
     for field, display in zip(found, displays, strict=True):
-        info = infos[field.type_oid]
         not_null, comment = origins.get((field.relation_oid, field.number), (False, None))
-        columns.append(
-            Column(
-                name=field.name,
-                type_oid=field.type_oid,
-                typmod=field.typmod,
-                type_name=info.name,
-                display_type=display,
-                kind=info.kind,
-                category=info.category,
-                send=info.send,
-                not_null=not_null,
-                comment=comment,
-            )
-        )
+        column = column_of(field.name, field.type_oid, field.typmod, infos, parts)
+        columns.append(replace(column, display_type=display, not_null=not_null, comment=comment))
     return tuple(columns)
+
+
+def column_of(
+    name: str, oid: int, typmod: int, infos: dict[int, TypeInfo], parts: Parts, depth: int = 0
+) -> Column:
+    """Describe a type with its parts; a domain as its base type, under its own OID."""
+    info, members = infos[oid], parts.get(oid, []) if depth < MAX_DEPTH else []
+    if info.kind == "d" and members:
+        ((_, base, base_typmod),) = members
+        return replace(column_of(name, base, base_typmod, infos, parts, depth + 1), wire_oid=oid)
+    # An array's type modifier is its elements'.
+    inherited = typmod if info.send in ARRAY_SENDS else -1
+    return Column(
+        name=name,
+        type_oid=oid,
+        typmod=typmod,
+        type_name=info.name,
+        kind=info.kind,
+        category=info.category,
+        send=info.send,
+        parts=tuple(
+            column_of(part, part_oid, max(inherited, part_typmod), infos, parts, depth + 1)
+            for part, part_oid, part_typmod in members
+        ),
+    )
 
 
 def _origins(connection: Connection, found: Sequence[_Field]) -> dict[tuple[int, int], tuple[bool, str | None]]:

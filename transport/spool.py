@@ -70,7 +70,7 @@ class Entry:
     """
 
     def __init__(self, facts: dict[str, Any], files: list[BinaryIO], resources: ExitStack) -> None:
-        self.columns = tuple(Column(**column) for column in facts["columns"])
+        self.columns = tuple(Column.of(column) for column in facts["columns"])
         self.copy: bool = facts["copy"]
         self.created_at: float = facts["created_at"]
         self.rows: int = facts["rows"]

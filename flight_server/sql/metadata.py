@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -21,8 +21,11 @@ from flight_sql.columns import ColumnFacts
 from flight_sql.proto import flight_sql_pb2 as pb
 from kernels.column import Column
 from kernels.plan import TypePolicy, plan
+from transport.catalog import Parts, TypeInfo, column_of
 
 Check = Callable[[], None]
+Made = tuple[dict[int, TypeInfo], Parts]
+"""What is known of types' parts, and what the parts of types are."""
 OPTIONS = ReadOptions(decode="cpu", streams=1)
 """Of the queries: their results are small."""
 TABLE_KEY = itemgetter("catalog", "schema", "table_name", "table_type")
@@ -86,7 +89,19 @@ class Metadata:
         if not command.include_schema:
             return schemas.conform(schemas.TABLES, self._query(queries.TABLES, given, check))
         columns = self._query(queries.COLUMNS, given, check).to_pylist()
-        return schemas.table(schemas.TABLES_WITH_SCHEMA, list(_with_schemas(columns, policy)))
+        return schemas.table(
+            schemas.TABLES_WITH_SCHEMA, list(_with_schemas(columns, self._made_of(columns, check), policy))
+        )
+
+    def _made_of(self, columns: list[dict[str, Any]], check: Check) -> Made:
+        """Return what the columns' types are made of."""
+        oids = sorted({str(member["type_oid"]) for member in columns if member["name"] is not None})
+        infos: dict[int, TypeInfo] = {}
+        parts: Parts = {}
+        for row in self._query(queries.PARTS, (array_literal(oids),), check).to_pylist():
+            infos[row["type"]] = TypeInfo(row["typname"], row["typtype"], row["typcategory"], row["send"])
+            parts.setdefault(row["whole"], []).append((row["name"], row["type"], row["typmod"]))
+        return infos, parts
 
     def table_types(self) -> pa.Table:
         """Return the types of tables."""
@@ -151,25 +166,22 @@ def _named(command: Any, prefix: str = "") -> tuple[str | None, str | None, str]
     )
 
 
-def _with_schemas(columns: list[dict[str, Any]], policy: TypePolicy) -> Iterator[tuple[Any, ...]]:
+def _with_schemas(columns: list[dict[str, Any]], made: Made, policy: TypePolicy) -> Iterator[tuple[Any, ...]]:
     """Yield a row per table, with the Arrow schema of its columns."""
     for key, members in groupby(columns, TABLE_KEY):
         known = [member for member in members if member["name"] is not None]
-        planned = plan([_column(member) for member in known], policy).schema
+        planned = plan([_column(member, made) for member in known], policy).schema
         fields = [_field(field, member) for field, member in zip(planned, known, strict=True)]
         yield (*key, pa.schema(fields).serialize().to_pybytes())
 
 
-def _column(member: dict[str, Any]) -> Column:
-    return Column(
-        name=member["name"],
-        type_oid=member["type_oid"],
-        typmod=member["typmod"],
-        type_name=member["type_name"],
+def _column(member: dict[str, Any], made: Made) -> Column:
+    infos, parts = made
+    oid = member["type_oid"]
+    info = TypeInfo(member["type_name"], member["kind"], member["category"], member["send"])
+    return replace(
+        column_of(member["name"], oid, member["typmod"], {**infos, oid: info}, parts),
         display_type=member["display_type"],
-        kind=member["kind"],
-        category=member["category"],
-        send=member["send"],
         not_null=member["not_null"],
         comment=member["comment"],
     )

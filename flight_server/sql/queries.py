@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from transport.catalog import PARTS_SQL
+
 FACTS: Final = """
 select pg_catalog.current_database()::text as database, pg_catalog.current_setting('server_version') as version,
        (select pg_catalog.string_agg(upper(word), ' ' order by word) from pg_catalog.pg_get_keywords()) as keywords
@@ -93,6 +95,8 @@ left join pg_catalog.pg_proc s on s.oid = t.typsend
 left join pg_catalog.pg_attrdef f on f.adrelid = w.oid and f.adnum = a.attnum
 order by w.nspname, w.relname, a.attnum
 """
+
+PARTS: Final = PARTS_SQL.replace("%s", "$1")
 
 PRIMARY_KEYS: Final = f"""
 select pg_catalog.current_database()::text, n.nspname::text, c.relname::text, a.attname::text, k.position::int4,

@@ -17,7 +17,7 @@ from kernels.cuda.memory import address_of, download, upload
 from kernels.cuda.scan import scan, segments_of
 from kernels.cuda.table import SEGMENT_WIDTH, state_words
 from kernels.decoder import ARENA_SLACK_BYTES, HEAD_BYTES, Scan, error_of, header_size
-from kernels.errors import DecodeError
+from kernels.errors import DecodeError, UnsupportedError
 from kernels.plan import Plan, values_size
 from kernels.typing import Allocate, DeviceAllocate, DeviceArray, DeviceRegion, Int64s, Uint8s
 
@@ -119,6 +119,8 @@ class CudaDecoder:
         batch_allocate: DeviceAllocate | None = None,
     ) -> None:
         columns = len(plan.names)
+        if len(plan.nodes) > columns or (plan.descriptors[:, layout.SHAPE] == layout.VECTOR).any():
+            raise UnsupportedError("the GPU decodes no nested columns: use option nested=text or decode=cpu")
         self._smallest_row = wire.MESSAGE_HEAD_BYTES + 2 + 4 * columns
         self.rows_per_batch = max(1, min(batch_bytes // self._smallest_row, batch_bytes // plan.bytes_per_row()))
         self.rows = 0

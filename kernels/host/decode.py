@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.host._jit import njit
-from kernels.host.field import fail
+from kernels.host._jit import inline, njit
+from kernels.host.field import fail, move_cursor
 from kernels.host.fixed import boolean, fixed, interval, sixteen
+from kernels.host.memory import be32
 from kernels.host.numeric import numeric
 from kernels.host.utf8 import first_invalid, is_ascii
 from kernels.host.varlen import gather, measure
+from kernels.host.vector import vector
 from kernels.layout import (
+    BEYOND_BLOCK,
     BOOL,
     BUFFER_ALIGN_BYTES,
     BYTES,
@@ -19,10 +22,10 @@ from kernels.layout import (
     DATA_BYTES,
     DELTA,
     FIXED,
-    INTERVAL,
     NOT_UTF8,
     NULLS,
     NUMERIC,
+    PLACES,
     ROW,
     ROW_MISMATCH,
     SHAPE,
@@ -33,6 +36,7 @@ from kernels.layout import (
     VALIDITY_AT,
     VALUES_AT,
     VARLEN,
+    VECTOR,
     WIDTH,
 )
 from kernels.primitives import Bytes, Int, u64
@@ -89,7 +93,7 @@ def decode(
     int
         0, or -1 with `failure` filled.
     """
-    bytes8, bytes16, bytes32, bytes64 = arena
+    bytes8, _, bytes32, bytes64 = arena
     count_of_columns = columns.shape[0]
     last = u64(end - 4)
     clear(bytes8, bytes32, columns, rows, results)
@@ -101,41 +105,24 @@ def decode(
         tile[TOP] = np.int64(cursors[count - 1])
         for index in range(count_of_columns):
             column = columns[index]
-            shape = column[SHAPE]
-            nulls = 0
-            if shape == FIXED:
-                if column[WIDTH] == 4:
-                    nulls = fixed(bytes32, wire, last, cursors, first, count, column, bytes8, tile, failure)
-                elif column[WIDTH] == 8:
-                    nulls = fixed(bytes64, wire, last, cursors, first, count, column, bytes8, tile, failure)
-                else:
-                    nulls = fixed(bytes16, wire, last, cursors, first, count, column, bytes8, tile, failure)
-            elif shape == VARLEN:
-                nulls, results[index, DATA_BYTES] = measure(
+            if column[PLACES] >= 0:
+                nulls = skip(wire, last, u64(end), cursors, count, tile, failure)
+            else:
+                source = sources[max(column[SOURCE], 0)]
+                nulls = decode_tile(
                     wire,
                     last,
                     u64(end),
                     cursors,
                     first,
                     count,
-                    results[index, DATA_BYTES],
                     column,
-                    bytes8,
-                    bytes32,
-                    sources[column[SOURCE]],
+                    source,
+                    arena,
                     tile,
+                    results[index],
                     failure,
                 )
-            elif shape == NUMERIC:
-                nulls = numeric(
-                    wire, last, u64(end), cursors, first, count, column, bytes8, bytes64, tile, failure
-                )
-            elif shape == BOOL:
-                nulls = boolean(wire, last, cursors, first, count, column, bytes8, tile, failure)
-            elif shape == BYTES:
-                nulls = sixteen(wire, last, cursors, first, count, column, bytes8, bytes64, tile, failure)
-            elif shape == INTERVAL:
-                nulls = interval(wire, last, cursors, first, count, column, arena, tile, failure)
             if nulls < 0:
                 failure[ROW] += first
                 failure[COLUMN] = index
@@ -145,7 +132,78 @@ def decode(
             if u64(cursors[row]) + u64(tile[DELTA]) != ends[u64(first + row)]:
                 failure[COLUMN] = count_of_columns - 1
                 return fail(failure, ROW_MISMATCH, first + row, u64(ends[u64(first + row)]))
-    return gather_all(wire, rows, columns, bytes8, bytes32, bytes64, data_at, sources, results, failure)
+    data_end = gather_all(wire, rows, columns, bytes8, bytes32, bytes64, data_at, sources, results, failure)
+    return min(data_end, 0)
+
+
+@inline
+def decode_tile(
+    wire: Bytes,
+    last: Int,
+    end: Int,
+    cursors: Uint32s,
+    first: Int,
+    count: Int,
+    column: Int64s,
+    source: Uint32s,
+    arena: Arena,
+    tile: Int64s,
+    result: Int64s,
+    failure: Int64s,
+) -> Int:
+    """Decode a tile of a column that is not nested; return the number of NULLs, or -1."""
+    bytes8, bytes16, bytes32, bytes64 = arena
+    shape = column[SHAPE]
+    if shape == FIXED:
+        if column[WIDTH] == 4:
+            return fixed(bytes32, wire, last, cursors, first, count, column, bytes8, tile, failure)
+        if column[WIDTH] == 8:
+            return fixed(bytes64, wire, last, cursors, first, count, column, bytes8, tile, failure)
+        return fixed(bytes16, wire, last, cursors, first, count, column, bytes8, tile, failure)
+    if shape == VARLEN:
+        nulls, result[DATA_BYTES] = measure(
+            wire,
+            last,
+            end,
+            cursors,
+            first,
+            count,
+            result[DATA_BYTES],
+            column,
+            bytes8,
+            bytes32,
+            source,
+            tile,
+            failure,
+        )
+        return nulls
+    if shape == NUMERIC:
+        return numeric(wire, last, end, cursors, first, count, column, bytes8, bytes64, tile, failure)
+    if shape == BOOL:
+        return boolean(wire, last, cursors, first, count, column, bytes8, tile, failure)
+    if shape == BYTES:
+        return sixteen(wire, last, cursors, first, count, column, bytes8, bytes64, tile, failure)
+    if shape == VECTOR:
+        return vector(wire, last, end, cursors, first, count, column, arena, tile, failure)
+    return interval(wire, last, cursors, first, count, column, arena, tile, failure)
+
+
+@inline
+def skip(wire: Bytes, last: Int, end: Int, cursors: Uint32s, count: Int, tile: Int64s, failure: Int64s) -> Int:
+    """Step over nested fields, whose parts the survey has found; return 0, or -1."""
+    delta = u64(tile[DELTA])
+    top = u64(0)
+    for row in range(count):
+        cursor = u64(cursors[row]) + delta
+        if cursor > last:
+            return fail(failure, BEYOND_BLOCK, row, cursor)
+        length = be32(wire, cursor)
+        if length < -1 or cursor + u64(4) + u64(max(length, np.int64(0))) > end:
+            return fail(failure, BEYOND_BLOCK, row, cursor)
+        top = move_cursor(cursors, row, cursor, length, top)
+    tile[DELTA] = 0
+    tile[TOP] = np.int64(top)
+    return 0
 
 
 @njit
@@ -154,6 +212,8 @@ def clear(bytes8: Bytes, bytes32: Int64s, columns: Int64s, rows: Int, results: I
     bitmap = (rows + 7) // 8
     for index in range(columns.shape[0]):
         column = columns[index]
+        if column[PLACES] >= 0:
+            continue
         results[index, NULLS] = 0
         results[index, DATA_AT] = 0
         results[index, DATA_BYTES] = 0
@@ -177,19 +237,43 @@ def gather_all(
     results: Int64s,
     failure: Int64s,
 ) -> Int:
-    """Lay the VARLEN columns' data one behind the other, and prove text to be UTF-8."""
+    """Lay the VARLEN columns' data end to end, and prove text to be UTF-8; return where it ends, or -1."""
     for index in range(columns.shape[0]):
         column = columns[index]
-        if column[SHAPE] != VARLEN:
+        if column[SHAPE] != VARLEN or column[PLACES] >= 0:
             continue
-        offsets_at = column[VALUES_AT] // 4
-        size = results[index, DATA_BYTES]
-        results[index, DATA_AT] = data_at
-        gather(wire, sources[column[SOURCE]], bytes32, offsets_at, rows, bytes8, data_at)
-        if column[UTF8] == 1 and not is_ascii(bytes64, bytes8, data_at, size):
-            row = first_invalid(bytes8, data_at, bytes32, offsets_at, rows)
-            if row >= 0:
-                failure[COLUMN] = index
-                return fail(failure, NOT_UTF8, row, u64(sources[column[SOURCE], u64(row)]))
-        data_at += (size + BUFFER_ALIGN_BYTES - 1) // BUFFER_ALIGN_BYTES * BUFFER_ALIGN_BYTES
-    return 0
+        source = sources[column[SOURCE]]
+        row = gather_column(wire, rows, column, bytes8, bytes32, bytes64, data_at, source, results[index])
+        if row >= 0:
+            failure[COLUMN] = index
+            return fail(failure, NOT_UTF8, row, u64(source[u64(row)]))
+        data_at += padded(results[index, DATA_BYTES])
+    return data_at
+
+
+@inline
+def padded(size: Int) -> Int:
+    """Round up to Arrow's alignment."""
+    return (size + BUFFER_ALIGN_BYTES - 1) // BUFFER_ALIGN_BYTES * BUFFER_ALIGN_BYTES
+
+
+@inline
+def gather_column(
+    wire: Bytes,
+    rows: Int,
+    column: Int64s,
+    bytes8: Bytes,
+    bytes32: Int64s,
+    bytes64: Int64s,
+    data_at: Int,
+    source: Uint32s,
+    result: Int64s,
+) -> Int:
+    """Lay a column's data at `data_at`; return -1, or the first row that is not the UTF-8 it must be."""
+    offsets_at = column[VALUES_AT] // 4
+    size = result[DATA_BYTES]
+    result[DATA_AT] = data_at
+    gather(wire, source, bytes32, offsets_at, rows, bytes8, data_at)
+    if column[UTF8] == 1 and not is_ascii(bytes64, bytes8, data_at, size):
+        return first_invalid(bytes8, data_at, bytes32, offsets_at, rows)
+    return -1

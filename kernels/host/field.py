@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels import layout
 from kernels.host._jit import inline
 from kernels.layout import CODE, OFFSET, ROW
 from kernels.primitives import Bytes, Int, u64
 from kernels.typing import Int64s, Uint32s
+
+ABSENT = u64(layout.ABSENT)
 
 
 @inline

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels.host._jit import inline
-from kernels.host.field import clear_bit, fail, move_cursor
+from kernels.host.field import ABSENT, clear_bit, fail, move_cursor
 from kernels.host.memory import be32, be64, be_like, copy16
 from kernels.layout import (
     BAD_BOOL,
@@ -105,9 +105,9 @@ def each(
     top = u64(0)
     for row in range(count):
         cursor = u64(cursors[row]) + delta
-        if cursor > last:
+        if cursor > last and cursor != ABSENT:
             return fail(failure, BEYOND_BLOCK, row, cursor)
-        length = be32(wire, cursor)
+        length = be32(wire, cursor) if cursor <= last else i64(-1)
         value = i64(0)
         valid = length == width
         if valid:
@@ -158,9 +158,9 @@ def boolean(
     top = u64(0)
     for row in range(count):
         cursor = u64(cursors[row]) + delta
-        if cursor > last:
+        if cursor > last and cursor != ABSENT:
             return fail(failure, BEYOND_BLOCK, row, cursor)
-        length = be32(wire, cursor)
+        length = be32(wire, cursor) if cursor <= last else i64(-1)
         if length == 1:
             value = u64(wire[cursor + u64(4)])
             if value > u64(1):
@@ -199,9 +199,9 @@ def sixteen(
     top = u64(0)
     for row in range(count):
         cursor = u64(cursors[row]) + delta
-        if cursor > last:
+        if cursor > last and cursor != ABSENT:
             return fail(failure, BEYOND_BLOCK, row, cursor)
-        length = be32(wire, cursor)
+        length = be32(wire, cursor) if cursor <= last else i64(-1)
         target = at + u64(16 * row)
         if length == 16:
             copy16(arena, target, wire, cursor + u64(4))
@@ -239,9 +239,9 @@ def interval(
     top = u64(0)
     for row in range(count):
         cursor = u64(cursors[row]) + delta
-        if cursor > last:
+        if cursor > last and cursor != ABSENT:
             return fail(failure, BEYOND_BLOCK, row, cursor)
-        length = be32(wire, cursor)
+        length = be32(wire, cursor) if cursor <= last else i64(-1)
         word = at + u64(2 * row)
         valid = length == 16
         if valid:

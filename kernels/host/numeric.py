@@ -7,7 +7,7 @@ weight, uint16 sign, uint16 display scale, then the digits; value = sum digit[i]
 from __future__ import annotations
 
 from kernels.host._jit import inline
-from kernels.host.field import clear_bit, fail, move_cursor
+from kernels.host.field import ABSENT, clear_bit, fail, move_cursor
 from kernels.host.memory import be16, be32, be64
 from kernels.layout import (
     BAD_LENGTH,
@@ -57,9 +57,9 @@ def numeric(
     top = u64(0)
     for row in range(count):
         cursor = u64(cursors[row]) + delta
-        if cursor > last:
+        if cursor > last and cursor != ABSENT:
             return fail(failure, BEYOND_BLOCK, row, cursor)
-        length = be32(wire, cursor)
+        length = be32(wire, cursor) if cursor <= last else i64(-1)
         target = at + limbs * u64(row)
         if length >= 8:
             after = cursor + u64(4) + u64(length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels.host._jit import inline
-from kernels.host.field import clear_bit, fail, move_cursor
+from kernels.host.field import ABSENT, clear_bit, fail, move_cursor
 from kernels.host.memory import be32, copy32
 from kernels.layout import BAD_LENGTH, BAD_PREFIX, BEYOND_BLOCK, DELTA, PREFIX, TOP, VALIDITY_AT, VALUES_AT
 from kernels.primitives import Bytes, Int, i64, u64
@@ -38,9 +38,9 @@ def measure(
     top = u64(0)
     for row in range(count):
         cursor = u64(cursors[row]) + delta
-        if cursor > last:
+        if cursor > last and cursor != ABSENT:
             return fail(failure, BEYOND_BLOCK, row, cursor), total
-        length = be32(wire, cursor)
+        length = be32(wire, cursor) if cursor <= last else i64(-1)
         if length >= skip:
             if cursor + u64(4) + u64(length) > end:
                 return fail(failure, BEYOND_BLOCK, row, cursor), total

@@ -158,3 +158,10 @@ def test_casts_wrap_by_position() -> None:
     wrapped = statement.with_casts("select 1, 2;", [None, "text"])
     assert wrapped == "SELECT q.c0, q.c1::pg_catalog.text FROM (\nselect 1, 2\n) AS q(c0, c1)"
     assert statement.with_casts("show all", [None]) == "show all"
+
+
+def test_nested_columns_are_text_where_a_gpu_is_asked_for() -> None:
+    assert parse_options({}).types.nested == "arrow"
+    assert parse_options({"nested": "text"}).types.nested == "text"
+    assert parse_options({"decode": "gpu"}).types.nested == "text"
+    assert parse_options({"decode": "gpu", "nested": "arrow"}).types.nested == "arrow"

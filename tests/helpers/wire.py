@@ -159,11 +159,13 @@ def stream(
         )
 
 
-def record(pool: ConnectionPool, sql: str, framing: str) -> tuple[tuple[Column, ...], bytes]:
+def record(
+    pool: ConnectionPool, sql: str, framing: str, policy: TypePolicy | None = None
+) -> tuple[tuple[Column, ...], bytes]:
     """Return the columns of a statement and the bytes of its whole reply, as the server sent them."""
     with Session(pool, SessionOptions()) as session:
         columns = session.describe(sql)
-        request = statement.binary_request(statement.with_casts(sql, plan(columns).casts), (), framing)
+        request = statement.binary_request(statement.with_casts(sql, plan(columns, policy).casts), (), framing)
         connection = session._connection
         reader = open_reader(connection)
         reader.send(request)

@@ -26,7 +26,7 @@ INFINITE = "infinite"
 
 def wire_columns(columns: tuple[Column, ...]) -> tuple[Column, ...]:
     """Return the columns as they travel: text where the query casts them."""
-    casts = plan(columns).casts
+    casts = plan(columns, policy("")).casts
     return tuple(
         replace(column, type_oid=TEXT_OID, typmod=-1, send="textsend", kind="b") if cast else column
         for column, cast in zip(columns, casts, strict=True)
@@ -35,13 +35,13 @@ def wire_columns(columns: tuple[Column, ...]) -> tuple[Column, ...]:
 
 def policy(name: str) -> TypePolicy:
     """Return the policy that a recording is read with."""
-    return TypePolicy(infinity="null" if name == INFINITE else "error")
+    return TypePolicy(infinity="null" if name == INFINITE else "error", nested="text")
 
 
 def load(name: str) -> tuple[tuple[Column, ...], list[list[Any]]]:
     """Return (columns, rows) of a golden file."""
     stored = json.loads((GOLDEN / f"{name}.json").read_text())
-    columns = tuple(Column(**column) for column in stored["columns"])
+    columns = tuple(Column.of(column) for column in stored["columns"])
     return columns, [[_parse(value) for value in row] for row in stored["rows"]]
 
 
@@ -71,7 +71,7 @@ def main() -> None:
         pool = ConnectionPool(server.dsn())
         for name in NAMES:
             for framing in wire.FRAMINGS:
-                columns, received = wire.record(pool, statement(name), framing)
+                columns, received = wire.record(pool, statement(name), framing, policy(name))
                 (GOLDEN / f"{name}.{framing}.bin").write_bytes(received)
                 as_null = oracle.Policy(infinity_is_null=name == INFINITE)
                 rows = oracle.decode(wire_columns(columns), received, framing, as_null)

@@ -45,6 +45,11 @@ def test_broken_blocks_for_the_cuda_twin() -> None:
     run("fuzz_compiled", BLOCKS, 1, "cuda", timeout_s=170)
 
 
+def test_broken_nested_values() -> None:
+    """Arrays, composites, ranges and maps of each other; scratch memory ends at a page as well."""
+    run("fuzz_nested", BLOCKS, 1, timeout_s=150)
+
+
 def test_text_for_the_cuda_twin() -> None:
     run("text_compiled", timeout_s=170)
 
@@ -54,6 +59,13 @@ def test_text_for_the_cuda_twin() -> None:
 @pytest.mark.parametrize("seed", [2, 3])
 def test_many_broken_replies(seed: int) -> None:
     run("fuzz_replies", LONG_REPLIES, seed, timeout_s=3600)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_many_broken_nested_values(seed: int) -> None:
+    run("fuzz_nested", LONG_BLOCKS, seed, timeout_s=3600)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def values(table: pa.Table) -> list[list[object]]:
 def test_every_shape_has_a_recording() -> None:
     recorded: set[int] = set()
     for name in golden.NAMES:
-        recorded |= set(plan(golden.load(name)[0]).descriptors[:, 0].tolist())
+        recorded |= set(plan(golden.load(name)[0], golden.policy(name)).descriptors[:, 0].tolist())
     assert recorded == SHAPES
 
 
@@ -73,7 +73,7 @@ def test_however_the_bytes_arrive(name: str, framing: str) -> None:
 @every_recording
 def test_server_still_sends_the_same(name: str, framing: str, pool) -> None:
     """The recordings are what PostgreSQL sends today."""
-    columns, received = wire.record(pool, golden.statement(name), framing)
+    columns, received = wire.record(pool, golden.statement(name), framing, golden.policy(name))
     assert received == golden.bytes_of(name, framing)
     stored, _ = golden.load(name)
     assert [column.display_type for column in columns] == [column.display_type for column in stored]

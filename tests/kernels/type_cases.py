@@ -189,17 +189,13 @@ CASES: tuple[Case, ...] = (
     cast("tsquery", ("", "'a' & !'b' <2> 'c'", None)),
     text("citext", "citext", SHORT_TEXTS, "citextsend"),
     text("enum", "scratch.mood", ("sad", "", "日本 'quoted'", None), "enum_send"),
-    cast("(no binary form yet)", ("{}", "{1,NULL,3}", "{{1,2},{3,4}}", "[5:6]={1,2}", None), "int4[]"),
-    cast("(no binary form yet)", ("{a,NULL,\"b,c\",é}", None), "text[]"),
-    cast("(no binary form yet)", ("(1,a)", "(,)", None), "scratch.pair"),
-    cast("(no binary form yet)", ("empty", "[1,10)", "(,)", None), "int4range"),
-    cast("(no binary form yet)", ("{}", "{[1,3),[5,8)}", None), "int4multirange"),
-    cast("(no binary form yet)", ("=r/postgres", None), "aclitem"),
-    cast("(no binary form yet)", ("1 2 3", "", None), "oidvector"),
-    Case("(anything else)", "vector(3)", ("[1,2.5,-3]", "[0,0,0]", None), "vector_send(v)",
-         pa.opaque(pa.binary(), "vector", "PostgreSQL"), bytes),
-    Case("(anything else)", "hstore", ("", "a=>1, b=>NULL", None), "hstore_send(v)",
-         pa.opaque(pa.binary(), "hstore", "PostgreSQL"), bytes),
+    Case("ltree", "ltree", ("", "a.b_c.D1", None), "textsend(v::text)", pa.string(), utf8),
+    Case("lquery", "lquery", ("a.*", None), "textsend(v::text)", pa.string(), utf8),
+    Case("ltxtquery", "ltxtquery", ("a & b*", None), "textsend(v::text)", pa.string(), utf8),
+    cast("(text)", ("=r/postgres", None), "aclitem"),
+    cast("(text)", ("{1:1.5,3:-2}/5", None), "sparsevec"),
+    cast("(text)", ("1", "NaN", "-0.10", None), "numeric"),
+    cast("(text)", ("[1,2.5)", "empty", None), "numrange"),
 )  # fmt: skip
 """Types that a table can hold."""
 
@@ -210,6 +206,7 @@ QUERIES: tuple[tuple[str, str, pa.DataType, list[Any]], ...] = (
 """Types that only a statement can return: (row, SQL, Arrow type, values)."""
 
 BY_HAND: tuple[tuple[str, list[bytes | None], pa.DataType, list[Any]], ...] = (
+    ("pg_node_tree", [b"({VAR})", None], pa.string(), ["({VAR})", None]),
     ("unknown", [b"", None, "é".encode()], pa.string(), ["", None, "é"]),
     ("regdatabase", [b"\0\0\0\1", None, b"\xff\xff\xff\xff"], pa.uint32(), [1, None, 4294967295]),
 )

@@ -1,0 +1,34 @@
+"""The client's choices of types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Profile = Literal["arrow", "plain"]
+NumericPolicy = Literal["decimal", "string", "float64"]
+InfinityPolicy = Literal["error", "null"]
+NestedPolicy = Literal["arrow", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class TypePolicy:
+    """What the client chose where a PostgreSQL type has more than one honest Arrow form.
+
+    Parameters
+    ----------
+    profile : {"arrow", "plain"}
+        Whether extension types (arrow.uuid, arrow.json, arrow.opaque) are used.
+    numeric : {"decimal", "string", "float64"}
+        Form of ``numeric``.  With "decimal", a numeric of unknown scale is a string.
+    infinity : {"error", "null"}
+        What an infinite date, timestamp or interval becomes.
+    nested : {"arrow", "text"}
+        Whether arrays, composites, ranges, multiranges, hstore and vectors become nested Arrow types, or
+        PostgreSQL's text.
+    """
+
+    profile: Profile = "arrow"
+    numeric: NumericPolicy = "decimal"
+    infinity: InfinityPolicy = "error"
+    nested: NestedPolicy = "arrow"
