@@ -79,7 +79,7 @@ with recursive part(whole, name, type, typmod, number) as (
     select t.oid, '', t.typelem, -1, 0 from pg_catalog.pg_type t join pg_catalog.pg_proc s on s.oid = t.typsend
     where t.typelem <> 0 and s.proname in ('array_send', 'int2vectorsend', 'oidvectorsend')
     union all
-    select t.oid, a.attname::text, a.atttypid, a.atttypmod, a.attnum
+    select t.oid, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attnum
     from pg_catalog.pg_type t join pg_catalog.pg_attribute a on a.attrelid = t.typrelid
     where t.typtype = 'c' and a.attnum > 0 and not a.attisdropped
     union all
@@ -89,9 +89,11 @@ with recursive part(whole, name, type, typmod, number) as (
     union all
     select oid, '', typbasetype, typtypmod, 0 from pg_catalog.pg_type where typtype = 'd'),
 tree(oid) as (
-    select unnest(%s::int8[]::oid[]) union select part.type from tree join part on part.whole = tree.oid)
-select part.whole::int8, part.name, part.type::int8, part.typmod, t.typname::text, t.typtype::text,
-       t.typcategory::text, s.proname::text as send
+    select pg_catalog.unnest(%s::pg_catalog.int8[]::pg_catalog.oid[])
+    union select part.type from tree join part on part.whole = tree.oid)
+select part.whole::pg_catalog.int8, part.name, part.type::pg_catalog.int8, part.typmod,
+       t.typname::pg_catalog.text, t.typtype::pg_catalog.text,
+       t.typcategory::pg_catalog.text, s.proname::pg_catalog.text as send
 from part join tree on tree.oid = part.whole join pg_catalog.pg_type t on t.oid = part.type
 left join pg_catalog.pg_proc s on s.oid = t.typsend
 order by part.whole, part.number
