@@ -119,7 +119,7 @@ class CudaDecoder:
         batch_allocate: DeviceAllocate | None = None,
     ) -> None:
         columns = len(plan.names)
-        if len(plan.nodes) > columns or (plan.descriptors[:, layout.SHAPE] == layout.VECTOR).any():
+        if plan.is_nested:
             raise UnsupportedError("the GPU decodes no nested columns: use option nested=text or decode=cpu")
         self._smallest_row = wire.MESSAGE_HEAD_BYTES + 2 + 4 * columns
         self.rows_per_batch = max(1, min(batch_bytes // self._smallest_row, batch_bytes // plan.bytes_per_row()))

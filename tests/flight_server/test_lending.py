@@ -93,6 +93,16 @@ def test_errors_of_the_rows_arrive(gpu_client: Client) -> None:
         list(gpu_client.query(sql, output="cuda-ipc").device_batches())
 
 
+def test_nested_columns_are_not_for_gpus(gpu_client: Client) -> None:
+    """Who has not asked for a GPU gets them from the CPU; who has, as text; or an error that says what to do."""
+    sql = "select array[1, null, 3] as a, 7 as b"
+    assert gpu_client.query(sql).to_arrow()["a"].to_pylist() == [[1, None, 3]]
+    for options in ({"decode": "gpu"}, {"output": "cuda-ipc"}):
+        assert gpu_client.query(sql, **options).to_arrow()["a"].to_pylist() == ["{1,NULL,3}"]
+    with pytest.raises(pa.ArrowException, match="nested=text or decode=cpu"):
+        gpu_client.query(sql, decode="gpu", nested="arrow").to_arrow()
+
+
 def test_a_client_without_leases_is_refused(gpu_server: ServerProcess) -> None:
     command = json.dumps({"sql": "select 1 as a", "options": {"output": "cuda-ipc"}}).encode()
     with flight.connect(gpu_server.uri) as raw:
