@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from flight_server.replies import decode_replies
-from flight_server.stages import Stages
+from flight_server.reading.replies import decode_replies
+from flight_server.reading.stages import Stages
 from kernels import wire
 from kernels.backend import select_backend, warm_up
 from kernels.column import Column

@@ -10,12 +10,12 @@ from typing import Protocol
 
 from flight_server import startup
 from flight_server.auth.certificates import Certificates
+from flight_server.auth.login import Backend
 from flight_server.auth.mapping import LoginMap
 from flight_server.auth.postgres import PostgresPasswords
 from flight_server.auth.tokens import Everybody, OneToken, TokenFile
 from flight_server.config import Settings
-from flight_server.pipeline import Pipeline
-from flight_server.sql.login import Backend
+from flight_server.reading.pipeline import Pipeline
 from flight_server.tenants import TenantLimits
 from kernels.errors import ConfigError
 

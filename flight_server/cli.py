@@ -17,7 +17,7 @@ from flight_server.bench import bench
 from flight_server.check_gds import check_gds
 from flight_server.config import Settings, load
 from flight_server.export.command import export
-from flight_server.gpu_facts import gpu_facts
+from flight_server.gpu.facts import gpu_facts
 from flight_server.service import Service
 from flight_server.telemetry import configure_logging
 from kernels.backend import select_backend

@@ -16,18 +16,18 @@ from pyarrow import flight
 from flight_server import actions
 from flight_server.access import Access
 from flight_server.auth.caller import MIDDLEWARE, Caller, CallerFactory
-from flight_server.lending import LentBatch
+from flight_server.gpu.lending import LentBatch
 from flight_server.options import parse_options
-from flight_server.pipeline import Pipeline
-from flight_server.planning import Preview, schema_digest
+from flight_server.reading.pipeline import Pipeline
+from flight_server.reading.planning import Preview, schema_digest
+from flight_server.reading.snapshots import Share
+from flight_server.reading.streams import stream
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_command, parse_path
-from flight_server.snapshots import Share
 from flight_server.sql import frontend as sql
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import server_ticket
 from flight_server.sql.transactions import TransactionLimits
 from flight_server.status import hide_tracebacks, typed
-from flight_server.streams import stream
 from flight_server.tenants import Tenant, Tenants
 from flight_server.tickets import PREFIX, TicketSigner
 from kernels.errors import CancelledError, OverloadedError, RequestError, UnsupportedError

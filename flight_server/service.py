@@ -18,19 +18,19 @@ import structlog
 from flight_server import startup
 from flight_server.access import build
 from flight_server.config import Settings
-from flight_server.decoding import Decodings, HostDecoding
-from flight_server.file_reads import FileOptions, FileReads
-from flight_server.gpu import GpuOptions
-from flight_server.gpu_start import LateGpuSide, bring_up
-from flight_server.lending import GpuSide, LendingOptions
+from flight_server.gpu.decoding import GpuOptions
+from flight_server.gpu.lending import GpuSide, LendingOptions
+from flight_server.gpu.start import LateGpuSide, bring_up
 from flight_server.observe.observer import Observer
-from flight_server.pipeline import Pipeline
+from flight_server.reading.decoding import Decodings, HostDecoding
+from flight_server.reading.file_reads import FileOptions, FileReads
+from flight_server.reading.pipeline import Pipeline
+from flight_server.reading.sessions import Limits, Sessions
+from flight_server.reading.snapshots import SnapshotLimits
+from flight_server.reading.transports import Transports
 from flight_server.server import FlightServer
-from flight_server.sessions import Limits, Sessions
-from flight_server.snapshots import SnapshotLimits
 from flight_server.sql.transactions import TransactionLimits
 from flight_server.tickets import TicketSigner
-from flight_server.transports import Transports
 from kernels.backend import CudaBackend, HostBackend, gpus_present, is_compiled, select_backend, warm_up
 from kernels.errors import ConfigError
 from transport.memory import RegionPool

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from flight_server.pipeline import Pipeline
+from flight_server.reading.pipeline import Pipeline
 from flight_server.sql.frontend import Frontend
 from kernels.errors import ConnectionLostError, OverloadedError
 

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from flight_server.reading.snapshots import Lease, Share
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_json
-from flight_server.snapshots import Lease, Share
 from kernels.errors import RequestError, TicketError
 from transport.partition import Leaf, PageRange
 from transport.snapshot import Snapshot

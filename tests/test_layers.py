@@ -43,6 +43,18 @@ def test_imports_run_downward(package: str) -> None:
             assert LAYERS.get(top, -1) <= LAYERS[package], f"{path} imports {name}"
 
 
+@pytest.mark.parametrize(
+    ("room", "above"),
+    [("reading", ("sql", "auth", "gpu", "export", "server")), ("auth", ("sql", "gpu", "export", "server")),
+     ("gpu", ("sql", "auth", "export", "server")), ("sql", ("gpu", "export", "server"))],
+)  # fmt: skip
+def test_rooms_of_the_server(room: str, above: tuple[str, ...]) -> None:
+    """Reading knows nobody who asks for it; who calls does not matter to it, nor where its batches go."""
+    for path in modules(f"flight_server/{room}"):
+        for name in imported(path):
+            assert not any(name.startswith(f"flight_server.{each}") for each in above), f"{path} imports {name}"
+
+
 def test_transport_takes_only_vocabulary_from_kernels() -> None:
     """Movement knows errors, aliases and the column description; not what the bytes mean."""
     for path in modules("transport"):

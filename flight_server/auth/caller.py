@@ -9,8 +9,8 @@ from typing import Any
 from pyarrow import flight
 
 from flight_server.auth.certificates import Certificates
+from flight_server.auth.login import Backend, Login, Logins
 from flight_server.options import options_from_headers
-from flight_server.sql.login import Backend, Login, Logins
 from flight_server.status import typed
 from kernels.errors import OverloadedError, RequestError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from flight_server.auth.login import Principal
 from flight_server.auth.mapping import LoginMap
-from flight_server.sql.login import Principal
 from kernels.errors import UnauthenticatedError
 
 PREFIX = "certificate:"

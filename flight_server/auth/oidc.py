@@ -11,8 +11,8 @@ from typing import Any
 import jwt
 
 from flight_server.auth.jwks import KeySet
+from flight_server.auth.login import Principal
 from flight_server.auth.mapping import LoginMap
-from flight_server.sql.login import Principal
 from kernels.errors import UnauthenticatedError
 
 PREFIX = "oidc:"

@@ -16,9 +16,9 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flight_server import startup
+from flight_server.auth.login import Principal
 from flight_server.auth.mapping import OWN_CREDENTIALS
 from flight_server.auth.throttle import Throttle
-from flight_server.sql.login import Principal
 from kernels.errors import ForbiddenError, UnauthenticatedError
 from transport.failures import from_psycopg, translated
 

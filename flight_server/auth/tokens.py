@@ -11,8 +11,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 
+from flight_server.auth.login import Principal
 from flight_server.auth.mapping import PostgresLogin
-from flight_server.sql.login import Principal
 from kernels.errors import ConfigError, UnauthenticatedError
 
 ANONYMOUS = "anonymous"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from flight_server import statement
-from flight_server.planning import MAX_ATTEMPTS, describe, estimates
+from flight_server.reading import statement
+from flight_server.reading.planning import MAX_ATTEMPTS, describe, estimates
+from flight_server.reading.split import divide, shape_of
 from flight_server.request import ReadRequest, parse_command
-from flight_server.split import divide, shape_of
 from kernels.column import Column
 from kernels.errors import OverloadedError, RequestError
 from kernels.plan import Plan, plan

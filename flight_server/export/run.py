@@ -15,7 +15,7 @@ import pyarrow as pa
 from flight_server.export.files import FORMATS, DigestedFile, require_format
 from flight_server.export.manifest import FileFacts, Manifest
 from flight_server.export.planning import Part, TablePlan, plan_tables, requests_of
-from flight_server.replies import decode_replies
+from flight_server.reading.replies import decode_replies
 from kernels import wire
 from kernels.backend import select_backend
 from kernels.errors import CancelledError, ConfigError

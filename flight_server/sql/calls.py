@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flight_server.sql.state import SessionState
+from flight_server.auth.state import SessionState
 
 
 @dataclass(frozen=True, slots=True)

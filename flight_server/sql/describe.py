@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from flight_server import statement
+from flight_server.reading import statement
+from flight_server.reading.sessions import Sessions
 from flight_server.request import ReadRequest
-from flight_server.sessions import Sessions
 from kernels.column import Column
 from kernels.errors import RequestError
 from kernels.plan import plan

@@ -13,8 +13,8 @@ import sqlglot
 from sqlglot import Token, TokenType
 from sqlglot.errors import SqlglotError
 
+from flight_server.reading.sessions import Sessions
 from flight_server.request import ReadRequest
-from flight_server.sessions import Sessions
 
 READS = frozenset(("SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN", "("))
 """How a statement that only reads can begin."""

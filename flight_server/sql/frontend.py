@@ -11,14 +11,14 @@ from pyarrow import flight
 
 import flight_sql
 from flight_server.auth.caller import Caller
-from flight_server.pipeline import Pipeline
+from flight_server.auth.login import Logins
+from flight_server.auth.state import SessionState
+from flight_server.reading.pipeline import Pipeline
 from flight_server.request import MAX_REQUEST_BYTES
 from flight_server.sql.calls import Call
 from flight_server.sql.handles import MAX_HANDLE_BYTES
-from flight_server.sql.login import Logins
 from flight_server.sql.reads import IssueEndpoints, Reads
 from flight_server.sql.service import Cancel, PostgresService
-from flight_server.sql.state import SessionState
 from flight_server.sql.transactions import TransactionLimits, Transactions
 from flight_server.sql.writes import Writes
 from flight_server.tickets import TicketSigner

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 from pyarrow import csv, flight
 
-from flight_server import statement
+from flight_server.reading import statement
 from flight_server.request import ReadRequest
 from flight_server.sql.calls import Call
 from flight_server.sql.describe import columns_in

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server.options import ReadOptions
-from flight_server.pipeline import Pipeline
+from flight_server.reading.pipeline import Pipeline
 from flight_server.request import ReadRequest
 from flight_server.sql import queries
 from flight_server.sql.parameters import array_literal

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
+from flight_server.auth.state import SessionState
 from flight_server.options import ReadOptions, parse_options
 from flight_server.sql.calls import Call
 from flight_server.sql.metadata import Metadata
-from flight_server.sql.state import SessionState
 from flight_sql import sessions
 from flight_sql.proto import session_pb2 as pb
 from flight_sql.sessions import OptionValue, Refusal

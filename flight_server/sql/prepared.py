@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 from pyarrow import flight
 
-from flight_server.planning import schema_digest
+from flight_server.reading.planning import schema_digest
 from flight_server.sql import handles
 from flight_server.sql.bindings import text_rows_of
 from flight_server.sql.calls import Call

@@ -10,8 +10,8 @@ import pyarrow as pa
 from pyarrow import flight
 
 from flight_server.options import parse_options
-from flight_server.pipeline import Pipeline
-from flight_server.planning import Preview, schema_digest
+from flight_server.reading.pipeline import Pipeline
+from flight_server.reading.planning import Preview, schema_digest
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest
 from flight_server.sql.bindings import Bindings, Rows
 from flight_server.sql.calls import Call

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from flight_server.reading.sessions import Sessions
 from flight_server.request import ReadRequest
-from flight_server.sessions import Sessions
 from flight_server.sql.shelf import Shelf
 from kernels.errors import OverloadedError, PgflightError, RequestError
 from transport.writing import WriteSession

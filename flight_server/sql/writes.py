@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from flight_server import statement
-from flight_server.pipeline import Pipeline
+from flight_server.reading import statement
+from flight_server.reading.pipeline import Pipeline
 from flight_server.request import ReadRequest, Row
 from flight_server.sql.calls import Call
 from flight_server.sql.describe import PreparedStatement, describe_in

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-import flight_server.gpu
-import flight_server.gpu_start
+import flight_server.gpu.decoding
+import flight_server.gpu.start
 import flight_server.server
 from flight_server.cli import main
 from kernels.cuda import Geometry
@@ -41,9 +41,9 @@ def serve() -> None:
 
     kernels.cuda.decoder.Geometry = lambda: SMALL
     flight_server.server.hide_tracebacks = lambda: None  # the simulator looks at the stack
-    flight_server.gpu_start.cuda = HostCuda
-    flight_server.gpu_start.Gpus = partial(
-        flight_server.gpu.Gpus, make_allocator=HostAllocator, make_view=host_view
+    flight_server.gpu.start.cuda = HostCuda
+    flight_server.gpu.start.Gpus = partial(
+        flight_server.gpu.decoding.Gpus, make_allocator=HostAllocator, make_view=host_view
     )
     main()
 

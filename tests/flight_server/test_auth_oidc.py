@@ -22,10 +22,10 @@ from pyarrow import flight
 from demo.postgres import EmbeddedPostgres
 from flight_server.auth import jwks
 from flight_server.auth.jwks import KeySet
+from flight_server.auth.login import Logins
 from flight_server.auth.mapping import LoginMap
 from flight_server.auth.oidc import Oidc, Trust
-from flight_server.sql.login import Logins
-from flight_server.sql.state import SessionState
+from flight_server.auth.state import SessionState
 from kernels.errors import ConfigError, ForbiddenError, UnauthenticatedError
 from tests.flight_server.sql.rpc import RawClient
 from tests.helpers.logins import PASSWORDS, basic

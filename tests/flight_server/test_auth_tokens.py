@@ -8,9 +8,9 @@ import pytest
 from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
+from flight_server.auth.login import Logins
+from flight_server.auth.state import SessionState
 from flight_server.auth.tokens import TokenFile
-from flight_server.sql.login import Logins
-from flight_server.sql.state import SessionState
 from kernels.errors import ConfigError, UnauthenticatedError
 from tests.flight_server.sql.rpc import RawClient
 from tests.helpers.logins import PASSWORDS, basic

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flight_server import statement
 from flight_server.options import options_from_headers, parse_options
+from flight_server.reading import statement
 from flight_server.request import MAX_REQUEST_BYTES, parse_command, parse_path, split_name
 from kernels.errors import RequestError
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from demo.postgres import EmbeddedPostgres
-from flight_server import safety
+from flight_server.reading import safety
 from kernels.errors import PgflightError
 from tests.helpers.splitting import as_written, division, tables_in
 from transport.pool import ConnectionPool

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from flight_server import statement
-from flight_server.replies import decode_replies
+from flight_server.reading import statement
+from flight_server.reading.replies import decode_replies
 from kernels import wire
 from kernels.backend import select_backend
 from kernels.decoder import Decoder

@@ -15,9 +15,9 @@ import pyarrow as pa
 from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
-from flight_server.planning import describe
+from flight_server.reading.planning import describe
+from flight_server.reading.split import Division, divide
 from flight_server.request import ReadRequest
-from flight_server.split import Division, divide
 from transport.pool import ConnectionPool
 from transport.session import Session, SessionOptions
 

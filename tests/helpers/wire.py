@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from flight_server import statement
-from flight_server.replies import decode_replies
+from flight_server.reading import statement
+from flight_server.reading.replies import decode_replies
 from kernels.backend import select_backend
 from kernels.column import Column
 from kernels.decoder import Decoder

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pyarrow import flight
 
 from demo.postgres import EmbeddedPostgres
+from flight_server.auth import login
 from flight_server.auth.caller import CallerFactory
+from flight_server.auth.login import Login, Logins
+from flight_server.auth.state import SessionState
 from flight_server.auth.tokens import Everybody, OneToken
-from flight_server.sql import login
-from flight_server.sql.login import Login, Logins
-from flight_server.sql.state import SessionState
 from kernels.errors import UnauthenticatedError
 from tests.flight_server.sql.rpc import RawClient
 from tests.helpers.server import ServerProcess
@@ -140,7 +140,7 @@ def headers(value: str) -> login.Headers:
 def test_tokens_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """After half their time a fresh one is due; after all of it they are of no use."""
     now = 1_000_000.0
-    monkeypatch.setattr("flight_server.sql.login.time.time", lambda: now)
+    monkeypatch.setattr("flight_server.auth.login.time.time", lambda: now)
     logins = Logins(OneToken(TOKEN))
     chosen = SessionState("s", {"profile": "plain"})
     bearer = logins.bearer("token", chosen)
@@ -157,7 +157,7 @@ def test_tokens_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_old_tokens_are_answered_with_fresh_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """With any reply, once; a handshake always is."""
     now = 1_000_000.0
-    monkeypatch.setattr("flight_server.sql.login.time.time", lambda: now)
+    monkeypatch.setattr("flight_server.auth.login.time.time", lambda: now)
     factory = CallerFactory(OneToken(TOKEN), threading.Event())
     call = flight.CallInfo(method=flight.FlightMethod.DO_GET)
     bearer = factory.logins.bearer("token", SessionState("s"))

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import flight
 
-from flight_server.sql import state
-from flight_server.sql.state import SessionState
+from flight_server.auth import state
+from flight_server.auth.state import SessionState
 from flight_sql import sessions
 from flight_sql.proto import flight_sql_pb2 as pb
 from flight_sql.proto import session_pb2

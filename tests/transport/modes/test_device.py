@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from benchmark import replay
-from flight_server.replies import decode_replies
+from flight_server.reading.replies import decode_replies
 from kernels import wire
 from kernels.backend import select_backend
 from kernels.decoder import Decoder

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from flight_server import statement
-from flight_server.decoding import Consumer, Decoding, side_of
-from flight_server.planning import Prepared
-from flight_server.replies import decode_replies
+from flight_server.reading import statement
+from flight_server.reading.decoding import Consumer, Decoding, side_of
+from flight_server.reading.planning import Prepared
+from flight_server.reading.replies import decode_replies
+from flight_server.reading.tally import Tally
 from flight_server.request import ReadRequest
-from flight_server.tally import Tally
 from transport.messages import Request
 from transport.modes.moving import Moving
 from transport.reply import Reply

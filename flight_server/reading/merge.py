@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from flight_server.split import Part
+from flight_server.reading.split import Part
 from kernels.errors import CancelledError
 
 POLL_S = 0.1

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 
 import pyarrow as pa
 
-from flight_server.decoding import Consumer, Decodings
-from flight_server.planning import Preview, require_schema
+from flight_server.reading.decoding import Consumer, Decodings
+from flight_server.reading.planning import Preview, require_schema
+from flight_server.reading.stored import StoredRead
+from flight_server.reading.tally import Tally
+from flight_server.reading.transports import Transports
 from flight_server.request import ReadRequest
-from flight_server.stored import StoredRead
-from flight_server.tally import Tally
-from flight_server.transports import Transports
 from kernels.errors import RequestError
 from kernels.plan import plan
 from transport.spool import Entry, Recording, Spool

@@ -9,19 +9,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server import statement
-from flight_server.decoding import Consumer, Decodings, side_of
-from flight_server.parallel import ParallelRead
-from flight_server.planning import Prepared, describe, prepare, prepare_ranges, require_schema
-from flight_server.repeated import repeated
-from flight_server.replies import decode_replies
+from flight_server.reading import statement
+from flight_server.reading.decoding import Consumer, Decodings, side_of
+from flight_server.reading.parallel import ParallelRead
+from flight_server.reading.planning import Prepared, describe, prepare, prepare_ranges, require_schema
+from flight_server.reading.repeated import repeated
+from flight_server.reading.replies import decode_replies
+from flight_server.reading.sessions import Sessions
+from flight_server.reading.snapshots import Lease, Share, SnapshotKeeper
+from flight_server.reading.split import Division
+from flight_server.reading.spooling import SpooledReads
+from flight_server.reading.tally import Tally
+from flight_server.reading.transports import Transports
 from flight_server.request import ReadRequest
-from flight_server.sessions import Sessions
-from flight_server.snapshots import Lease, Share, SnapshotKeeper
-from flight_server.split import Division
-from flight_server.spooling import SpooledReads
-from flight_server.tally import Tally
-from flight_server.transports import Transports
 from kernels.errors import PostgresError, RequestError, SnapshotEndedError
 from kernels.plan import plan
 from transport.catalog import Connection

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server.decoding import Consumer
-from flight_server.gpu import GPU_PATIENCE_S, MIB, GpuDecoder, GpuDecoding, Gpus
+from flight_server.gpu.decoding import GPU_PATIENCE_S, MIB, GpuDecoder, GpuDecoding, Gpus
+from flight_server.reading.decoding import Consumer
 from kernels.decoder import Scan
 from kernels.errors import RequestError
 from kernels.plan import Plan

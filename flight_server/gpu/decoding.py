@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server.decoding import Consumer
-from flight_server.gpu_blocks import BlockTwin
-from flight_server.replies import RowDecoder
+from flight_server.gpu.blocks import BlockTwin
+from flight_server.reading.decoding import Consumer
+from flight_server.reading.replies import RowDecoder
 from kernels import wire
 from kernels.backend import CudaBackend
 from kernels.decoder import Scan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flight_server.options import ReadOptions
-from flight_server.replies import RowDecoder
+from flight_server.reading.replies import RowDecoder
 from kernels import wire
 from kernels.backend import HostBackend
 from kernels.errors import RequestError

@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 
 from flight_server.observe import metrics
-from flight_server.stages import Stages
+from flight_server.reading.stages import Stages
+from flight_server.reading.watchdog import Watch
 from flight_server.telemetry import query_digest
-from flight_server.watchdog import Watch
 from kernels.errors import DeadlineError
 
 log = structlog.get_logger("pgflight.stream")

@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flight_server import startup, statement
-from flight_server.decoding import HostDecoding
-from flight_server.planning import Prepared
-from flight_server.replies import decode_replies
+from flight_server import startup
+from flight_server.reading import statement
+from flight_server.reading.decoding import HostDecoding
+from flight_server.reading.planning import Prepared
+from flight_server.reading.replies import decode_replies
+from flight_server.reading.sessions import Sessions
+from flight_server.reading.split import doubt_about
+from flight_server.reading.tally import Tally
 from flight_server.request import ReadRequest
-from flight_server.sessions import Sessions
-from flight_server.split import doubt_about
-from flight_server.tally import Tally
 from kernels.errors import ConfigError, RequestError
 from kernels.typing import Allocate
 from transport.messages import Request

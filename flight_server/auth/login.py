@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from flight_server.sql import state
-from flight_server.sql.state import SessionState
+from flight_server.auth import state
+from flight_server.auth.state import SessionState
 from kernels.errors import RequestError, UnauthenticatedError
 
 Headers = Mapping[str, list[str | bytes]]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server import statement
+from flight_server.reading import statement
+from flight_server.reading.snapshots import Held
+from flight_server.reading.split import Division, Part, divide, shape_of
 from flight_server.request import ReadRequest
-from flight_server.snapshots import Held
-from flight_server.split import Division, Part, divide, shape_of
 from kernels.column import Column
 from kernels.errors import TicketError
 from kernels.plan import Plan, plan

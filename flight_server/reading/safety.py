@@ -2,7 +2,7 @@
 
 The first is PostgreSQL's own: EXPLAIN (VERBOSE) writes every expression as it will be computed, in a form without
 doubt: keywords in capitals, names in lower case or in quotes, literals with their types, functions that it inlined
-as what they do.  The second is the statement as it came (`flight_server.written`).  In both, only what is known is
+as what they do.  The second is the statement as it came (`written`).  In both, only what is known is
 accepted; the catalog must then know every function and operator as immutable, whichever overload is meant.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flight_server.written import Written, read_written
+from flight_server.reading.written import Written, read_written
 from kernels.column import Column
 from transport.session import Session
 from transport.volatility import ANY_ARITY, FIRST_USER_OID

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from flight_server.file_reads import FileReads
 from flight_server.options import ReadOptions
-from flight_server.tally import Tally
+from flight_server.reading.file_reads import FileReads
+from flight_server.reading.tally import Tally
 from kernels.errors import RequestError
 from transport.memory import RegionPool
 from transport.modes.moving import FILE, GDS, Moving

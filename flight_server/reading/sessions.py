@@ -6,9 +6,9 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from flight_server.decoding import Decodings
+from flight_server.reading.decoding import Decodings
+from flight_server.reading.snapshots import SnapshotLimits
 from flight_server.request import ReadRequest
-from flight_server.snapshots import SnapshotLimits
 from transport.catalog import Connection
 from transport.pool import ConnectionPool
 from transport.session import Session, SessionOptions

@@ -9,17 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server import statement
-from flight_server.decoding import Decodings
-from flight_server.execution import Execution, Read
-from flight_server.planning import Preview, estimates, prepare, shares_of
+from flight_server.reading import statement
+from flight_server.reading.decoding import Decodings
+from flight_server.reading.execution import Execution, Read
+from flight_server.reading.planning import Preview, estimates, prepare, shares_of
+from flight_server.reading.sessions import Sessions
+from flight_server.reading.snapshots import Share, SnapshotKeeper
+from flight_server.reading.spooling import SpooledReads
+from flight_server.reading.tally import Tally
+from flight_server.reading.transports import Transports
+from flight_server.reading.watchdog import Watchdog
 from flight_server.request import ReadRequest
-from flight_server.sessions import Sessions
-from flight_server.snapshots import Share, SnapshotKeeper
-from flight_server.spooling import SpooledReads
-from flight_server.tally import Tally
-from flight_server.transports import Transports
-from flight_server.watchdog import Watchdog
 from kernels.errors import PostgresError
 from kernels.plan import plan
 from transport.catalog import Table

@@ -7,8 +7,8 @@ from typing import Any
 
 import structlog
 
-from flight_server.gpu import GpuDecoding, GpuOptions, Gpus
-from flight_server.lending import GpuSide, Lending, LendingOptions
+from flight_server.gpu.decoding import GpuDecoding, GpuOptions, Gpus
+from flight_server.gpu.lending import GpuSide, Lending, LendingOptions
 from kernels.backend import CudaBackend, select_backend, warm_up
 from kernels.errors import OverloadedError, PgflightError, RequestError
 from transport.device.cuda import cuda

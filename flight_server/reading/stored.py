@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flight_server.decoding import Consumer, Decoding, side_of
-from flight_server.merge import Exchange
 from flight_server.options import ReadOptions
-from flight_server.replies import decode_replies
-from flight_server.split import Part
-from flight_server.stages import Stages
-from flight_server.tally import Tally
+from flight_server.reading.decoding import Consumer, Decoding, side_of
+from flight_server.reading.merge import Exchange
+from flight_server.reading.replies import decode_replies
+from flight_server.reading.split import Part
+from flight_server.reading.stages import Stages
+from flight_server.reading.tally import Tally
 from kernels.errors import CancelledError
 from kernels.plan import Plan
 from transport.messages import Request

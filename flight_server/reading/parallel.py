@@ -11,15 +11,15 @@ from dataclasses import replace
 import pyarrow as pa
 import structlog
 
-from flight_server.decoding import Consumer, Decoding, side_of
-from flight_server.merge import Exchange
 from flight_server.options import ReadOptions
-from flight_server.planning import Prepared
-from flight_server.replies import decode_replies
-from flight_server.sessions import Sessions
-from flight_server.split import Part
-from flight_server.stages import Stages
-from flight_server.statement import with_casts
+from flight_server.reading.decoding import Consumer, Decoding, side_of
+from flight_server.reading.merge import Exchange
+from flight_server.reading.planning import Prepared
+from flight_server.reading.replies import decode_replies
+from flight_server.reading.sessions import Sessions
+from flight_server.reading.split import Part
+from flight_server.reading.stages import Stages
+from flight_server.reading.statement import with_casts
 from kernels.errors import CancelledError, PgflightError, PostgresError, SnapshotEndedError
 from transport.catalog import Connection
 from transport.messages import Request

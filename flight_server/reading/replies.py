@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from flight_server.stages import Stages
+from flight_server.reading.stages import Stages
 from kernels import layout
 from kernels.decoder import Scan
 from kernels.errors import DecodeError

@@ -16,10 +16,10 @@ import sqlglot
 from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from flight_server import statement
+from flight_server.reading import statement
+from flight_server.reading.safety import Scan, find_doubt
+from flight_server.reading.written import DIALECT, folded
 from flight_server.request import ReadRequest
-from flight_server.safety import Scan, find_doubt
-from flight_server.written import DIALECT, folded
 from kernels.column import Column
 from kernels.errors import PostgresError
 from transport.partition import Leaf, PageRange, ranges
