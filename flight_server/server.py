@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -264,9 +264,10 @@ class FlightServer(flight.FlightServerBase):
             schema, batches = tenant.pipeline.read(
                 request, check, digest, share, caller.identity, caller.lease, told=told
             )
-            yield schema
-            for batch in batches:
-                yield batch.on_wire() if isinstance(batch, LentBatch) else batch
+            with closing(batches):  # before the stream counts as over
+                yield schema
+                for batch in batches:
+                    yield batch.on_wire() if isinstance(batch, LentBatch) else batch
             if request.options.transport != PINNED and request.options.output == "host":
                 yield _last(schema, told)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
@@ -105,7 +105,7 @@ class Pipeline:
         lease: str = "",
         within: Session | None = None,
         told: dict[str, Any] | None = None,
-    ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    ) -> tuple[pa.Schema, Generator[Any, None, None]]:
         """Start a read.
 
         Parameters
@@ -162,7 +162,7 @@ class Pipeline:
         lease: str,
         within: Session | None,
         told: dict[str, Any] | None,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Yield the schema, then the batches; log one line when it is over."""
         tally = Tally(statement.select(request), self._sessions.timeout_s(request))
 

@@ -140,5 +140,5 @@ def _plain(value: object) -> object:
         case list():
             return "{" + ",".join(str(item) for item in value) + "}"
         case dict():
-            return json.dumps(value)
+            return json.dumps(value, default=str)
     return value
