@@ -116,7 +116,7 @@ def rows_of(table: pa.Table) -> list[str]:
 
 def read(client: flight.FlightClient, sql: str, streams: int) -> list[str]:
     """Read a statement, in the form of `rows`."""
-    return rows_of(client.do_get(flight.Ticket(command(sql, streams=streams))).read_all())
+    return rows_of(client.do_get(flight.Ticket(command(sql, streams=streams, nested="text"))).read_all())
 
 
 def require_same(client: flight.FlightClient, connection: psycopg.Connection, sql: str) -> int:
@@ -140,5 +140,5 @@ def _plain(value: object) -> object:
         case list():
             return "{" + ",".join(str(item) for item in value) + "}"
         case dict():
-            return json.dumps(value, default=str)
+            return json.dumps(value)
     return value
