@@ -6,7 +6,6 @@ connection whose socket is not a plain one.
 
 from __future__ import annotations
 
-import select
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from psycopg import pq
 
 from kernels.errors import ConnectionLostError
 from transport.messages import Request, message
+from transport.readiness import wait_for
 
 WAIT_S = 0.1
 FIELD_CODES = {
@@ -61,7 +61,7 @@ class LibpqReader:
                 self._pgconn.send_query_params(request.sql.encode(), values, result_format=pq.Format.BINARY)
                 self._pgconn.set_single_row_mode()
             while self._pgconn.flush():
-                select.select([], [self._pgconn.socket], [], WAIT_S)
+                wait_for(self._pgconn.socket, WAIT_S, read=False, write=True)
         except psycopg.Error as failure:
             raise ConnectionLostError(f"PostgreSQL did not take the request: {failure}") from failure
         self._busy = True
@@ -137,7 +137,7 @@ class LibpqReader:
 
     def _wait(self) -> Iterator[bytes]:
         """Wait for input once; an empty message lets the caller look whether it is still wanted."""
-        if select.select([self._pgconn.socket], [], [], WAIT_S)[0]:
+        if wait_for(self._pgconn.socket, WAIT_S):
             self._pgconn.consume_input()
         else:
             yield b""

@@ -16,6 +16,7 @@ from kernels.errors import OverloadedError
 from transport.catalog import Connection, TypeCache
 from transport.failures import translated
 from transport.libpq import destroy
+from transport.readiness import wait_for
 
 log = structlog.get_logger("pgflight.transport")
 
@@ -192,8 +193,9 @@ class ConnectionPool:
             return self._pool.getconn()
 
     def _check(self, connection: Connection) -> None:
-        """Make sure that a connection is alive, unless it was used just now."""
-        if time.monotonic() - self._used.get(connection, 0.0) > FRESH_S:
+        """Make sure that a connection is alive; one that was used just now is, unless its socket has news."""
+        stale = time.monotonic() - self._used.get(connection, 0.0) > FRESH_S
+        if stale or wait_for(connection.fileno(), 0):
             psycopg_pool.ConnectionPool.check_connection(connection)
 
     def scrub(self, connection: Connection) -> None:

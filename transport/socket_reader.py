@@ -15,6 +15,7 @@ import psycopg
 from kernels.errors import ConnectionLostError
 from transport import libpq
 from transport.messages import Request
+from transport.readiness import wait_for
 
 IDLE_WAIT_MS = 100
 """How long to wait for the first byte before the caller may look whether it is still wanted."""
@@ -47,7 +48,7 @@ class SocketReader:
             try:
                 unsent = unsent[self._socket.send(unsent) :]
             except BlockingIOError:
-                select.select([], [self._socket], [], IDLE_WAIT_MS / 1000)
+                wait_for(self._socket.fileno(), IDLE_WAIT_MS / 1000, read=False, write=True)
             except OSError as failure:
                 raise lost(failure) from failure
 

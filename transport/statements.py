@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Sequence
 
 from psycopg import pq
@@ -11,6 +10,7 @@ from psycopg.pq import abc
 from kernels.errors import RequestError
 from transport.catalog import Connection
 from transport.failures import require_ok, translated
+from transport.readiness import wait_for
 
 Row = Sequence[str | None]
 LOOK_S = 0.1
@@ -150,9 +150,7 @@ class _Talk:
             unsent = self._pgconn.flush()
             if not self._pgconn.is_busy():
                 return
-            writing = [self._pgconn.socket] if unsent else []
-            readable, _, _ = select.select([self._pgconn.socket], writing, [], LOOK_S)
-            if readable:
+            if wait_for(self._pgconn.socket, LOOK_S, write=bool(unsent)):
                 self._pgconn.consume_input()
             self._check()
 

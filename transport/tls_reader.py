@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import select
 
 import psycopg
 
 from kernels.errors import ConnectionLostError
 from transport import libpq
 from transport.messages import Request
+from transport.readiness import wait_for
 from transport.socket_reader import BULK_AFTER_BYTES, IDLE_WAIT_MS, TcpReader, lost
 
 SSL_ERROR_WANT_READ = 2
@@ -38,9 +38,9 @@ class TlsReader(TcpReader):
             if count > 0:
                 unsent = unsent[count:]
             elif self._wanted(count) == SSL_ERROR_WANT_WRITE:
-                select.select([], [self._socket], [], IDLE_WAIT_MS / 1000)
+                wait_for(self._socket.fileno(), IDLE_WAIT_MS / 1000, read=False, write=True)
             else:
-                select.select([self._socket], [], [], IDLE_WAIT_MS / 1000)
+                wait_for(self._socket.fileno(), IDLE_WAIT_MS / 1000)
 
     def receive(self, view: memoryview) -> int:
         """Decrypt what is there; wait only when the session has nothing left."""
