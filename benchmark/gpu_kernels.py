@@ -32,6 +32,7 @@ from kernels.errors import ConfigError
 from kernels.layout import WIRE_PAD_BYTES
 from kernels.plan import plan
 from kernels.typing import Uint8s
+from transport.device.arrays import cupy_stream
 
 MIB = 1 << 20
 DISTINCT_ROWS = 20_000
@@ -158,7 +159,7 @@ class Stopwatch:
         if self.cupy is None:
             return time.perf_counter()
         event = self.cupy.cuda.Event()
-        event.record(self.cupy.cuda.ExternalStream(self.stream) if self.stream else self.cupy.cuda.Stream.null)
+        event.record(cupy_stream(self.stream))
         return event
 
     def wrap(self, launch: Launch) -> Launch:

@@ -46,9 +46,11 @@ def pgflight_server(
 
 
 def fill(target: Target, progress: Callable[[int], None]) -> None:
-    """Fill the target's table, unless it is as wanted, and the small one beside it."""
+    """Fill the target's table, unless it is as wanted, and the small ones beside it."""
     DATASETS[target.table].fill(target.dsn, target.rows, progress=progress)
     with psycopg.connect(target.dsn) as connection:
-        connection.execute(f"DROP TABLE IF EXISTS {target.warm.table}".encode())
-        first_rows = f"CREATE TABLE {target.warm.table} AS TABLE {target.table} LIMIT {target.warm.rows}"
-        connection.execute(first_rows.encode())
+        for small in (target.warm, target.sample):
+            if small.table != target.table:
+                connection.execute(f"DROP TABLE IF EXISTS {small.table}".encode())
+                first_rows = f"CREATE TABLE {small.table} AS TABLE {target.table} LIMIT {small.rows}"
+                connection.execute(first_rows.encode())

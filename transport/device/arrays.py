@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,21 @@ def cupy() -> Any:
         return importlib.import_module("cupy")
     except ImportError as failure:
         raise ConfigError(f"CuPy is missing: install pgflight-server[cuda13] ({failure})") from failure
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A stream, by CUDA's stream protocol."""
+
+    stream: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.stream
+
+
+def cupy_stream(stream: int) -> Any:
+    """Return CuPy's view of a stream of the current device; 0 is its default stream."""
+    return cupy().cuda.Stream.from_external(_Address(stream))
 
 
 def view(address: int, size_bytes: int, owner: object, ordinal: int) -> DeviceArray:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from kernels.errors import ConfigError, OverloadedError
 from kernels.typing import DeviceArray
-from transport.device.arrays import cupy, view
+from transport.device.arrays import cupy, cupy_stream, view
 from transport.device.cuda import Cuda, Gpu
 
 LOOK_S = 0.02
@@ -93,8 +93,7 @@ class RmmAllocator:
     def take(self, size_bytes: int, stream: int) -> DeviceArray:
         """Return an array over a buffer."""
         # RMM takes CuPy's streams in every release, raw addresses in none.
-        theirs = cupy().cuda.ExternalStream(stream, self._gpu.ordinal)
-        ours = self._stream(theirs) if stream else self._default_stream
+        ours = self._stream(cupy_stream(stream)) if stream else self._default_stream
         buffer = self._buffer(size=size_bytes, stream=ours, mr=self._counted)
         return view(buffer.ptr, size_bytes, buffer, self._gpu.ordinal)
 
@@ -117,7 +116,7 @@ class CupyAllocator:
 
     def take(self, size_bytes: int, stream: int) -> DeviceArray:
         """Return an array; CuPy's pool orders reuse by its current stream."""
-        with cupy().cuda.ExternalStream(stream, self._gpu.ordinal):
+        with cupy_stream(stream):
             array = cupy().ndarray((size_bytes,), cupy().uint8, memptr=self._pool.malloc(size_bytes))
         self._peak_bytes = max(self._peak_bytes, self._pool.used_bytes())
         return array
