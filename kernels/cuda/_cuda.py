@@ -8,10 +8,11 @@ compiles the same functions for the CPU, replaces this module alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from numba import cuda as _numba_cuda
 
 from kernels.primitives import Int
@@ -38,25 +39,13 @@ def kernel(function: _F) -> _F:
     return compiled
 
 
-def launch(function: Any, blocks: int | tuple[int, int], threads: int, stream: int, *arguments: Any) -> None:
-    """Start a kernel on a stream and return at once.
-
-    Parameters
-    ----------
-    function : kernel
-    blocks, threads : int
-        Blocks of the grid (at least one), and threads of a block.
-    stream : int
-        The ``cudaStream_t``; 0 is the default stream.
-    *arguments
-        Device arrays and integers.
-    """
-    function[blocks, threads, _stream(stream)](*arguments)
+number_type: Any = numba.types.int64
+"""What Numba makes of a Python int."""
 
 
-@lru_cache(maxsize=256)
-def _stream(address: int) -> Any:
-    return 0 if SIMULATED or not address else cuda.external_stream(address)
+def array_type(dtype: npt.DTypeLike, dimensions: int) -> Any:
+    """Return what Numba makes of a C-contiguous device array."""
+    return numba.types.Array(numba.from_dtype(np.dtype(dtype)), dimensions, "C")
 
 
 def is_available() -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kernels import layout
-from kernels.cuda._cuda import launch
 from kernels.cuda.field import unpack
 from kernels.cuda.geometry import Geometry
+from kernels.cuda.launch import launch
 from kernels.cuda.memory import download, upload
 from kernels.cuda.rows import gather_kernel, rows_kernel, sums_kernel
 from kernels.cuda.segments import START

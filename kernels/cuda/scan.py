@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kernels import layout
-from kernels.cuda._cuda import launch
 from kernels.cuda.geometry import Geometry
+from kernels.cuda.launch import launch
 from kernels.cuda.memory import download
 from kernels.cuda.segments import emit_kernel, enter_kernel, prove_kernel
 from kernels.cuda.table import BROKEN, LIMIT_POSITION, POSITION, ROWS, SCAN_WORDS, STOP
