@@ -128,8 +128,8 @@ class Settings(BaseSettings):
     decode: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where rows are decoded.")
     gpus: str = Field("all", description="GPUs to decode on: all, or ordinals and UUIDs with commas between.")
     gpu_memory_mib: int = Field(4096, ge=64, description="Memory for decoding on each GPU.")
-    block_mib: int = Field(16, ge=1, le=512, description="Size of pinned blocks, a power of two.")
-    pinned_blocks: int = Field(256, ge=4, description="How many there may be.")
+    block_mib: int = Field(64, ge=1, le=512, description="Size of pinned blocks, a power of two.")
+    pinned_blocks: int = Field(64, ge=4, description="How many there may be.")
     lease_memory_mib: int = Field(
         4096, ge=2, description="Memory of each GPU for batches lent to clients on this host (output=cuda-ipc)."
     )
@@ -138,6 +138,10 @@ class Settings(BaseSettings):
     lease_s: float = Field(600.0, gt=0, description="How long a lease on a batch is good for.")
     lease_socket: Path | None = Field(
         None, description="Unix socket where clients give batches back; by default in a new directory."
+    )
+    share_memory: bool = Field(
+        True,
+        description="Write batches into memory that clients on this host offer, instead of sending them.",
     )
     reader: Literal["auto", "libpq"] = Field(
         "auto", description="How PostgreSQL's replies are read: the fastest way, or libpq's own."

@@ -68,6 +68,8 @@ class FlightServer(flight.FlightServerBase):
         URIs of all servers that share the signing key and the database, this one included.
     transactions : TransactionLimits, optional
         Of clients that write; None where the server only reads.
+    share_memory : bool
+        Write batches into memory that clients on this host offer, instead of sending them.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class FlightServer(flight.FlightServerBase):
         client_authority: bytes | None = None,
         replicas: Sequence[str] = (),
         transactions: TransactionLimits | None = None,
+        share_memory: bool = True,
     ) -> None:
         self._signer = signer
         self._info = info
         self._replicas = tuple(replicas)
         self._snapshot_max_s = access.snapshot_max_s
         self._transactions = transactions
+        self._share_memory = share_memory
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._streams = 0
@@ -159,7 +163,8 @@ class FlightServer(flight.FlightServerBase):
         # started, so its clean-up runs whatever becomes of the call.
         steps = self._counted(request, self._check(context), digest, share, caller)
         schema = next(steps)
-        return stream(schema, steps, request.options.compression)
+        offered = caller.shared if self._share_memory else ""
+        return stream(schema, steps, request.options.compression, offered)
 
     @typed
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:

@@ -83,6 +83,7 @@ class Service:
                 client_authority=_authority(settings),
                 replicas=settings.replica_uris(),
                 transactions=_transactions(settings),
+                share_memory=settings.share_memory,
             )
         except (OSError, pa.ArrowException) as failure:  # a bad address, a taken port, a bad certificate
             if self._gpu:

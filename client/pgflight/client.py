@@ -14,11 +14,12 @@ import pyarrow as pa
 from pyarrow import flight
 
 from pgflight import request
-from pgflight.connection import Connections, Settings, full_uri
+from pgflight.connection import READ_OPTIONS, Connections, Settings, full_uri
 from pgflight.device import LeaseConnections
 from pgflight.memory import keep_freed_memory
 from pgflight.partitions import Plan
 from pgflight.reader import Calls, Reader, known
+from pgflight.shared import BATCH_BYTES, BATCH_HEADER, SharedMemories
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def connect(
     allow_plaintext: bool = False,
     tls_root_certs: bytes | str | PathLike[str] | None = None,
     timeout_s: float | None = None,
+    share_memory: bool = True,
     headers: Mapping[str, str] | None = None,
     **flight_options: Any,
 ) -> "Client":
@@ -60,6 +62,8 @@ def connect(
         PEM certificates to trust: the bytes, or the path of a file. None: the system's.
     timeout_s
         Deadline of every call, in seconds; it covers the reading of a whole result. None: no deadline.
+    share_memory
+        Let a server on this host write batches into memory of this process, instead of sending them.
     headers
         Further headers for every call.
     **flight_options
@@ -78,7 +82,16 @@ def connect(
     keep_freed_memory()
     roots = tls_root_certs if isinstance(tls_root_certs, bytes | None) else Path(tls_root_certs)
     settings = Settings(
-        full_uri(uri), token, user, password, allow_plaintext, roots, timeout_s, headers or {}, flight_options
+        full_uri(uri),
+        token,
+        user,
+        password,
+        allow_plaintext,
+        roots,
+        timeout_s,
+        share_memory,
+        headers or {},
+        flight_options,
     )
     return Client(Connections(settings))
 
@@ -92,6 +105,7 @@ class Client:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._leases = LeaseConnections()
+        self._memories = SharedMemories(READ_OPTIONS) if connections.settings.may_share else None
         self._open_calls: weakref.WeakSet[Calls] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -220,11 +234,12 @@ class Client:
         return self._connections.settings.call_options()
 
     def _plan(self, descriptor: flight.FlightDescriptor) -> Reader:
-        info = self._home.get_flight_info(descriptor, self._call_options())
+        headers = {} if self._memories is None else {BATCH_HEADER: str(BATCH_BYTES)}
+        info = self._home.get_flight_info(descriptor, self._connections.settings.call_options(headers))
         calls = Calls(info, self._connections.open)
         with self._lock:
             self._open_calls.add(calls)
-        return Reader(calls, self._leases)
+        return Reader(calls, self._leases, self._memories)
 
 
 def _table_info(info: flight.FlightInfo) -> TableInfo:

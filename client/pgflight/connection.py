@@ -15,7 +15,7 @@ from pyarrow import flight, ipc
 SCHEMES = ("grpc", "grpc+tcp", "grpc+tls", "grpc+unix")
 _REUSE_CONNECTION = "arrow-flight-reuse-connection"
 # gRPC hands over large messages at odd addresses: Acero warns of such buffers, other consumers refuse them.
-_READ_OPTIONS = ipc.IpcReadOptions(ensure_alignment=ipc.Alignment.DataTypeSpecific)
+READ_OPTIONS = ipc.IpcReadOptions(ensure_alignment=ipc.Alignment.DataTypeSpecific)
 
 
 def full_uri(uri: str) -> str:
@@ -45,6 +45,7 @@ class Settings:
     allow_plaintext: bool
     tls_root_certs: bytes | Path | None
     timeout_s: float | None
+    share_memory: bool
     headers: Mapping[str, str] = field(repr=False)
     flight_options: Mapping[str, Any] = field(repr=False)
 
@@ -56,7 +57,7 @@ class Settings:
         if self.user is not None:
             pairs["authorization"] = f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
         encoded = [(name.lower().encode("ascii"), _header_value(name, text)) for name, text in pairs.items()]
-        return flight.FlightCallOptions(timeout=self.timeout_s, headers=encoded, read_options=_READ_OPTIONS)
+        return flight.FlightCallOptions(timeout=self.timeout_s, headers=encoded, read_options=READ_OPTIONS)
 
     def dial(self, uri: str) -> flight.FlightClient:
         """Make a client for `uri`. gRPC connects at the first call.
@@ -75,6 +76,11 @@ class Settings:
             roots = roots.read_bytes()
         return flight.FlightClient(uri, tls_root_certs=roots, **self.flight_options)
 
+    @property
+    def may_share(self) -> bool:
+        """Whether the server may be one on this host, to which batches' memory can be offered."""
+        return self.share_memory and is_local(self.uri)
+
 
 class Connections:
     """The clients of one :class:`~pgflight.Client`, by location. Safe to share between threads."""
@@ -90,7 +96,7 @@ class Connections:
     ) -> flight.FlightStreamReader:
         """Start an endpoint's stream at the first of its locations that answers.
 
-        With headers that say where device batches go, at the server that was asked: it lends them.
+        With headers that say where batches go in memory, at the server that was asked: it is on this host.
 
         Raises
         ------
@@ -134,8 +140,13 @@ class Connections:
 
 def _is_private(uri: str) -> bool:
     """Tell whether nobody on the way can read what is sent: it is encrypted, or does not leave this host."""
+    return urlsplit(uri).scheme == "grpc+tls" or is_local(uri)
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether a server is reached without leaving this host."""
     parts = urlsplit(uri)
-    if parts.scheme in ("grpc+tls", "grpc+unix") or parts.hostname == "localhost":
+    if parts.scheme == "grpc+unix" or parts.hostname == "localhost":
         return True
     try:
         return ipaddress.ip_address(parts.hostname or "").is_loopback

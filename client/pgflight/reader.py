@@ -12,6 +12,7 @@ from pyarrow import flight
 
 from pgflight import convert
 from pgflight.device import DeviceBatch, DeviceStream, LeaseConnections
+from pgflight.shared import SharedMemories, SharedMemory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,11 @@ class Calls:
         """What the server says of how it reads; {} if it does not."""
         said = self.info.app_metadata
         return json.loads(said) if said else {}
+
+    @property
+    def at_home(self) -> bool:
+        """Whether all of it is read from the server that was asked."""
+        return not any(endpoint.locations for endpoint in self.info.endpoints)
 
     def chunks(self, headers: Mapping[str, str] | None = None) -> Iterator[flight.FlightStreamChunk]:
         """Read every endpoint's stream in order, asked for with headers of its own.
@@ -124,9 +130,10 @@ class Reader:
     Also an Arrow C stream (``__arrow_c_stream__``): DuckDB, pandas, pyarrow and others take it directly.
     """
 
-    def __init__(self, calls: Calls, leases: LeaseConnections) -> None:
+    def __init__(self, calls: Calls, leases: LeaseConnections, memories: SharedMemories | None = None) -> None:
         self._calls = calls
         self._leases = leases
+        self._memories = memories if calls.at_home else None
         self._offer: Mapping[str, Any] | None = calls.facts.get("leases")
         self._used = False
 
@@ -160,7 +167,7 @@ class Reader:
 
         Of a result in GPU memory they are copies on the host.
         """
-        return _batches(self.chunks()) if self._offer is None else self._copies()
+        return self._batches(keep=False) if self._offer is None else self._copies()
 
     def chunks(self, headers: Mapping[str, str] | None = None) -> Iterator[flight.FlightStreamChunk]:
         """Iterate over batches (``data``) with their ``app_metadata``, the descriptors of device batches.
@@ -194,7 +201,8 @@ class Reader:
 
     def to_arrow(self) -> pa.Table:
         """Read everything into a table."""
-        return pa.Table.from_batches(list(self), schema=self.schema)
+        batches = self._batches(keep=True) if self._offer is None else self._copies()
+        return pa.Table.from_batches(list(batches), schema=self.schema)
 
     def to_reader(self) -> pa.RecordBatchReader:
         """Return the stream as a ``pyarrow.RecordBatchReader``."""
@@ -230,6 +238,26 @@ class Reader:
         self._used = True
         self._calls.cancel()
 
+    def _batches(self, *, keep: bool) -> Iterator[pa.RecordBatch]:
+        """Read host batches: in shared memory, if the server is on this host, or received."""
+        memory = self._memories.take() if self._memories is not None else None
+        if memory is None:
+            return (chunk.data for chunk in self.chunks() if chunk.data is not None)
+        return self._shared(memory, self.chunks(memory.headers), keep=keep)
+
+    def _shared(
+        self, memory: SharedMemory, chunks: Iterator[flight.FlightStreamChunk], *, keep: bool
+    ) -> Iterator[pa.RecordBatch]:
+        for chunk in chunks:
+            batch = memory.batch(chunk, keep=keep)
+            if batch is not None:
+                self._calls.count(batch.num_rows, batch.nbytes)
+                yield batch
+            elif chunk.data is not None:
+                yield chunk.data
+        if self._memories is not None:  # of a read that was stopped the server may still be writing
+            self._memories.give_back(memory)
+
     def _counted(self, batches: Iterator[DeviceBatch]) -> Iterator[DeviceBatch]:
         for batch in batches:
             self._calls.count(batch.num_rows, batch.nbytes)
@@ -261,9 +289,3 @@ class Reader:
 def known(count: int) -> int | None:
     """Flight's -1 for an unknown count, in Python's words."""
     return count if count >= 0 else None
-
-
-def _batches(chunks: Iterator[flight.FlightStreamChunk]) -> Iterator[pa.RecordBatch]:
-    for chunk in chunks:
-        if chunk.data is not None:
-            yield chunk.data

@@ -16,6 +16,7 @@ from kernels.errors import OverloadedError, RequestError
 
 MIDDLEWARE = "pgflight"
 LEASE_HEADER = "pgflight-lease"
+SHARED_HEADER = "pgflight-shared"
 
 
 class Caller(flight.ServerMiddleware):
@@ -30,14 +31,19 @@ class Caller(flight.ServerMiddleware):
         Headers to answer with.
     lease : str
         By which lease connection the client takes device batches, as it says; else empty.
+    shared : str
+        Where it has memory for batches, as it says; else empty.
     """
 
-    def __init__(self, login: Login, options: Mapping[str, Any], answer: dict[str, str], lease: str = "") -> None:
+    def __init__(
+        self, login: Login, options: Mapping[str, Any], answer: dict[str, str], lease: str = "", shared: str = ""
+    ) -> None:
         self.identity = login.identity
         self.expires_at = login.expires_at
         self.session = login.session
         self.options = {**login.session.options, **options}
         self.lease = lease
+        self.shared = shared
         self._answer = answer
 
     def sending_headers(self) -> dict[str, str]:
@@ -71,7 +77,8 @@ class CallerFactory(flight.ServerMiddlewareFactory):
         answer = {}
         if login.answer or info.method == flight.FlightMethod.HANDSHAKE:
             answer["authorization"] = self.logins.bearer(login.identity, login.session, login.expires_at)
-        return Caller(login, options_from_headers(headers), answer, _text(headers, LEASE_HEADER))
+        lease, shared = _text(headers, LEASE_HEADER), _text(headers, SHARED_HEADER)
+        return Caller(login, options_from_headers(headers), answer, lease, shared)
 
     def caller(self, context: flight.ServerCallContext) -> Caller:
         """Return who makes a call.

@@ -48,8 +48,8 @@ class GpuOptions:
     """
 
     gpus: str = "all"
-    block_mib: int = 16
-    pinned_blocks: int = 256
+    block_mib: int = 64
+    pinned_blocks: int = 64
     memory_mib: int = 4096
 
 

@@ -60,19 +60,20 @@ def decode_replies(
     """
     timed = stages or Stages()
     rows, trailer = decoder.rows, False
+    timed.start()
     while reply.outstanding:
-        with timed.stage("receive"):
-            reply.fill()
+        reply.fill()
+        timed.end("receive")
         while reply.outstanding:
-            with timed.stage("scan"):
-                found = decoder.scan(reply.block, reply.begin, reply.end, reply.base)
+            found = decoder.scan(reply.block, reply.begin, reply.end, reply.base)
+            timed.end("scan")
             if trailer and (found.rows or found.reason == layout.SCAN_TRAILER):
                 raise DecodeError("rows after the COPY trailer", offset=reply.base + reply.begin)
             if found.rows:
-                with timed.stage("decode"):
-                    batch = decoder.decode(reply.block, found, reply.base)
-                with timed.stage("hand out"):
-                    yield from slices(batch, piece_bytes)
+                batch = decoder.decode(reply.block, found, reply.base)
+                timed.end("decode")
+                yield from slices(batch, piece_bytes)
+                timed.end("hand out")
                 del batch  # its memory is the client's to give back
             reply.begin = found.position
             if found.reason == layout.SCAN_TRAILER:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Stages:
@@ -12,15 +10,17 @@ class Stages:
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
+        self.start()
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add what is done inside, on this thread."""
-        started, started_cpu = time.perf_counter(), time.thread_time()
-        try:
-            yield
-        finally:
-            self._add(name, time.perf_counter() - started, time.thread_time() - started_cpu)
+    def start(self) -> None:
+        """Begin the first stage, on this thread."""
+        self._since, self._since_cpu = time.perf_counter(), time.thread_time()
+
+    def end(self, name: str) -> None:
+        """Add what was done on this thread since the end of the stage before; the next one begins."""
+        now, now_cpu = time.perf_counter(), time.thread_time()
+        self._add(name, now - self._since, now_cpu - self._since_cpu)
+        self._since, self._since_cpu = now, now_cpu
 
     def add(self, other: Stages) -> None:
         """Add those of another stream: their times ran side by side."""

@@ -1,4 +1,4 @@
-"""Batches -> the stream that Flight sends, compressed where the client asked for it."""
+"""Batches -> the stream that Flight sends; where the client wants it, compressed or left in its memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import flight, ipc
 
+from flight_server.reading.shared import SharedBatches
 from flight_server.status import typed_batches
+from transport.shared import SharedMemory
 
 
-def stream(schema: pa.Schema, batches: Iterator[Any], compression: str) -> flight.GeneratorStream:
+def stream(
+    schema: pa.Schema, batches: Iterator[Any], compression: str, offered: str = ""
+) -> flight.GeneratorStream:
     """Return a stream of batches; only Flight errors come out of it.
 
     Parameters
@@ -20,8 +24,11 @@ def stream(schema: pa.Schema, batches: Iterator[Any], compression: str) -> fligh
     batches : iterator
         Of record batches, with metadata or without.  Begun already: its clean-up runs whatever happens.
     compression : {"none", "lz4", "zstd"}
+    offered : str
+        Where the client has memory for uncompressed batches, if it is on this host; else empty.
     """
-    guarded = typed_batches(batches)
+    memory = SharedMemory.opened(offered) if offered and compression == "none" else None
+    guarded = typed_batches(batches if memory is None else map(SharedBatches(memory, schema).replace, batches))
     return flight.GeneratorStream(schema, guarded if compression == "none" else _compressed(guarded, compression))
 
 
