@@ -73,6 +73,9 @@ CONTESTANTS: Sequence[Contestant] = (
     Contestant(DATAROW_FLOOR + PARALLEL, "DataRow, drained", "floor", "benchmark.floor:data_row_ranges", True),
     Contestant("pgflight-parallel", "pgflight", "pgflight", "benchmark.ours:raw_parallel", True),
     Contestant(
+        "pgflight-client-parallel", "pgflight client, batches", "pgflight", "benchmark.ours:batches_parallel", True
+    ),
+    Contestant(
         "duckdb-parallel", "DuckDB scanner", "peer", "benchmark.peers.duckdb_scanner:parallel", True, DUCKDB
     ),
     Contestant(
@@ -87,6 +90,8 @@ ENDPOINTS = Contestant("pgflight-endpoints", "pgflight, endpoints", "pgflight", 
 
 CHOSEN = Contestant("pgflight-chosen", "pgflight", "pgflight", "benchmark.ours:chosen", True)
 ON_DEVICE = Contestant("pgflight-on-device", "pgflight, GPU memory", "pgflight", "benchmark.ours:on_device", True)
+USED = Contestant("pgflight-used", "pgflight, used on the GPU", "pgflight", "benchmark.ours:on_device_used", True)
+COPIED = Contestant("pgflight-copied", "pgflight, GPU memory", "pgflight", "benchmark.ours:on_device_copied", True)
 """Read with the options that the target names: for `benchmark.suite`."""
 
 FLOORS = {False: (COPY_FLOOR, DATAROW_FLOOR), True: (COPY_FLOOR + PARALLEL, DATAROW_FLOOR + PARALLEL)}

@@ -38,6 +38,30 @@ def chosen(target: Target) -> Iterator[pa.RecordBatch]:
 
 def on_device(target: Target) -> Iterator[Any]:
     """The same, the batches left in GPU memory and given back unread."""
+    yield from _device_batches(target)
+
+
+def on_device_used(target: Target) -> Iterator[Any]:
+    """The same, a column of numbers summed and a column of text hashed on the GPU."""
+    from benchmark.on_gpu import Consumer  # noqa: PLC0415 - see above
+
+    consumer: Consumer | None = None
+    for batch in _device_batches(target):
+        consumer = consumer or Consumer(batch.schema)
+        consumer.use(batch)
+        yield batch
+    if consumer is not None:
+        consumer.result()
+
+
+def on_device_copied(target: Target) -> Iterator[pa.RecordBatch]:
+    """The same, copied to the host: for comparing values."""
+    for batch in _device_batches(target):
+        with batch:
+            yield batch.to_arrow()
+
+
+def _device_batches(target: Target) -> Iterator[Any]:
     import pgflight  # noqa: PLC0415 - see above
 
     with pgflight.connect(target.uri) as client:
@@ -51,6 +75,14 @@ def batches(target: Target) -> Iterator[pa.RecordBatch]:
 
     with pgflight.connect(target.uri) as client:
         yield from client.query(target.sql, streams=1)
+
+
+def batches_parallel(target: Target) -> Iterator[pa.RecordBatch]:
+    """Several streams, read batch by batch with the client library."""
+    import pgflight  # noqa: PLC0415 - see above
+
+    with pgflight.connect(target.uri) as client:
+        yield from client.query(target.sql, streams=target.streams)
 
 
 def table(target: Target) -> Iterator[pa.Table]:

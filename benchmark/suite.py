@@ -25,7 +25,7 @@ from transport.modes.moving import PINNED, TRANSPORTS
 TABLES = {
     "lineorder": "lineorder", "lineitem": "lineitem", "wide": "wide", "vectors": "embeddings", "nulls": "nulls",
 }  # fmt: skip
-OUTPUTS = ("host", "cuda-ipc")
+OUTPUTS = ("host", "cuda-ipc", "device")
 ALL = "all"
 TYPES_ROWS = 100_000
 MIB = 1 << 20
@@ -39,7 +39,9 @@ def bench(
     rows: Annotated[int, typer.Option(min=1, help="Rows of each data set.")] = 5_000_000,
     streams: Annotated[int, typer.Option(min=1, help="PostgreSQL sessions that read in parallel.")] = 1,
     block_mib: Annotated[int | None, typer.Option(min=1, max=64, help="Size of blocks and batches.")] = None,
-    output: Annotated[str, typer.Option(help="host, or cuda-ipc: batches stay in GPU memory.")] = "host",
+    output: Annotated[
+        str, typer.Option(help="host; cuda-ipc: batches stay in GPU memory; device: and are used there.")
+    ] = "host",
     decode: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     dataset: Annotated[
         list[str] | None, typer.Option(help=f"One of {', '.join(TABLES)}; repeatable; by default lineorder.")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WARM_ROWS = 1000
-SAMPLE_ROWS = 2_000_000
+SAMPLE, SAMPLE_ROWS = "_sample", 2_000_000
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Target:
     @property
     def warm(self) -> Self:
         """The first rows of it, as a table of their own: to be read before the clock starts."""
-        return replace(self, table=f"{self.table}_warm_up", rows=min(self.rows, WARM_ROWS))
+        return replace(self, table=f"{self.table.removesuffix(SAMPLE)}_warm_up", rows=min(self.rows, WARM_ROWS))
 
     @property
     def sample(self) -> Self:
         """As many rows as are compared in reasonable time: all, or the first ones as a table of their own."""
-        return self if self.rows <= SAMPLE_ROWS else replace(self, table=f"{self.table}_sample", rows=SAMPLE_ROWS)
+        return self if self.rows <= SAMPLE_ROWS else replace(self, table=f"{self.table}{SAMPLE}", rows=SAMPLE_ROWS)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from benchmark import worker
 from benchmark.checksum import differences
 from benchmark.contest import DifferentError
-from benchmark.contestants import CHOSEN, COPY_FLOOR, ON_DEVICE, PARALLEL, REFERENCE, by_name
+from benchmark.contestants import CHOSEN, COPIED, COPY_FLOOR, ON_DEVICE, PARALLEL, REFERENCE, USED, by_name
 from benchmark.measure import Sample
 from benchmark.server_log import ReadFacts, last_read
 from benchmark.target import Target
@@ -121,7 +121,7 @@ class TransportContest:
     transports, peers
         Names.
     output
-        ``host`` or ``cuda-ipc``.
+        ``host``, ``cuda-ipc`` or ``device``.
     log
         The server's, as JSON.
     progress
@@ -139,7 +139,7 @@ class TransportContest:
     ) -> None:
         self._target = target
         self._dataset = dataset
-        self._ours = CHOSEN if output == "host" else ON_DEVICE
+        self._ours = {"host": CHOSEN, "cuda-ipc": ON_DEVICE, "device": USED}[output]
         self._output = output
         self._log = log
         self._progress = progress
@@ -165,12 +165,11 @@ class TransportContest:
         DifferentError
             A transport's values differ.
         """
-        known = [name for name in self.ways if self._ways[name] == "peer" or self._in_host_memory(name)]
-        if not known:
-            return
         sample = self._target.sample
         reference = worker.run(REFERENCE, replace(sample, server_pid=None), verify=True)
-        for name in known:
+        for name in self.ways:
+            if self._ways[name] == "floor":
+                continue
             read = self._run(name, sample, verify=True)
             if read is None:
                 continue
@@ -193,16 +192,13 @@ class TransportContest:
         target = self._target
         return TransportResult(self._dataset, target.rows, target.streams, self._output, entries, self.absent)
 
-    def _in_host_memory(self, name: str) -> bool:
-        return self._ways[name] == "pgflight" and self._output == "host"
-
     def _run(self, name: str, target: Target, *, verify: bool = False) -> dict[str, Any] | None:
         """Let one read; what cannot be had is left out from then on, and why is told."""
         self._progress(name)
         group = self._ways[name]
         if group == "pgflight":
             target = replace(target, options={**target.options, "transport": name})
-            contestant = self._ours.name
+            contestant = COPIED.name if verify and self._ours is not CHOSEN else self._ours.name
         else:
             target = replace(target, server_pid=None)
             contestant = self._floor if group == "floor" else name

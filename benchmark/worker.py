@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from benchmark.contestants import CHOSEN, CONTESTANTS, ENDPOINTS, ON_DEVICE, by_name
+from benchmark.contestants import CHOSEN, CONTESTANTS, COPIED, ENDPOINTS, ON_DEVICE, USED, by_name
 from benchmark.measure import measure
 from benchmark.target import Drained, Read, Target
 from demo.server import ROOT
@@ -61,7 +61,9 @@ def _cause(stderr: str) -> str:
 def main(name: str, *flags: str) -> None:
     """Read what stdin names, once to warm up and once for the record."""
     target = Target(**json.loads(sys.stdin.read()))
-    read: Read = pkgutil.resolve_name(by_name(name, (*CONTESTANTS, ENDPOINTS, CHOSEN, ON_DEVICE)).function)
+    read: Read = pkgutil.resolve_name(
+        by_name(name, (*CONTESTANTS, ENDPOINTS, CHOSEN, ON_DEVICE, USED, COPIED)).function
+    )
     # The first read of a process also loads libraries and compiled code.
     for _ in read(target.warm):
         pass
