@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,16 +37,33 @@ class Parts:
 
     def climb(self, plan: Plan, failure: Int64s) -> None:
         """Turn a failure at a value of a node into one at a row of a column."""
-        table = plan.descriptors
-        parents = {
-            child: index
-            for index, row in enumerate(table.tolist())
-            for child in range(row[layout.CHILD], row[layout.CHILD] + row[layout.CHILDREN])
-        }
-        node, value = int(failure[layout.COLUMN]), int(failure[layout.ROW])
-        while node >= len(plan.names):
-            node = parents[node]
-            if table[node, layout.SHAPE] in LISTS:
-                ends = self.offsets[table[node, layout.PLACES], 1 : int(self.counts[node]) + 1]
-                value = int(np.searchsorted(ends, value, side="right"))
-        failure[layout.COLUMN], failure[layout.ROW] = node, value
+        climb(plan, failure, lambda node: self.ends_of(plan, node))
+
+    def ends_of(self, plan: Plan, node: int) -> Uint32s:
+        """Return where the parts of each value of a list end."""
+        return self.offsets[plan.descriptors[node, layout.PLACES], 1 : int(self.counts[node]) + 1]
+
+
+def climb(plan: Plan, failure: Int64s, ends_of: Callable[[int], Uint32s]) -> None:
+    """Turn a failure at a value of a node into one at a row of a column.
+
+    Parameters
+    ----------
+    plan : Plan
+    failure : int64 array
+        The failure record.
+    ends_of : callable
+        Returns where the parts of each value of a list node end.
+    """
+    table = plan.descriptors
+    parents = {
+        child: index
+        for index, row in enumerate(table.tolist())
+        for child in range(row[layout.CHILD], row[layout.CHILD] + row[layout.CHILDREN])
+    }
+    node, value = int(failure[layout.COLUMN]), int(failure[layout.ROW])
+    while node >= len(plan.names):
+        node = parents[node]
+        if table[node, layout.SHAPE] in LISTS:
+            value = int(np.searchsorted(ends_of(node), value, side="right"))
+    failure[layout.COLUMN], failure[layout.ROW] = node, value

@@ -13,12 +13,13 @@ from kernels import layout, wire
 from kernels.assemble import assemble
 from kernels.cuda.decode import decode
 from kernels.cuda.geometry import Geometry
-from kernels.cuda.memory import address_of, download, upload
+from kernels.cuda.memory import Scratch, address_of, download, upload
+from kernels.cuda.nested import Nested
 from kernels.cuda.scan import scan, segments_of
 from kernels.cuda.table import SEGMENT_WIDTH, state_words
 from kernels.decoder import ARENA_SLACK_BYTES, HEAD_BYTES, Scan, error_of, header_size
-from kernels.errors import DecodeError, UnsupportedError
-from kernels.plan import Plan, values_size
+from kernels.errors import DecodeError
+from kernels.plan import Plan, align, values_size
 from kernels.typing import Allocate, DeviceAllocate, DeviceArray, DeviceRegion, Int64s, Uint8s
 
 Walk = Callable[..., tuple[int, int, int]]
@@ -34,10 +35,12 @@ class DeviceBatch:
     Parameters
     ----------
     plan : Plan
-    table : int64 array, columns x DESCRIPTOR_WIDTH
+    table : int64 array, nodes x DESCRIPTOR_WIDTH
         Where the buffers are in the region; on the host, as all but the region.
-    results : int64 array, columns x RESULT_WIDTH
+    results : int64 array, nodes x RESULT_WIDTH
         Exact null counts and the place of VARLEN data.
+    counts : int64 array of nodes
+        The number of values of each.
     region : DeviceRegion
         The arena.
     rows : int
@@ -48,6 +51,7 @@ class DeviceBatch:
     plan: Plan
     table: Int64s
     results: Int64s
+    counts: Int64s
     region: DeviceRegion
     rows: int
     used_bytes: int
@@ -79,7 +83,7 @@ class DeviceBatch:
         """
         region = allocate(self.used_bytes)
         download(self.region.array[: self.used_bytes], stream=stream, into=region.array[: self.used_bytes])
-        return assemble(self.plan, self.table, self.results, region, self.rows)
+        return assemble(self.plan, self.table, self.results, region, self.rows, self.counts)
 
 
 class CudaDecoder:
@@ -119,25 +123,25 @@ class CudaDecoder:
         batch_allocate: DeviceAllocate | None = None,
     ) -> None:
         columns = len(plan.names)
-        if plan.is_nested:
-            raise UnsupportedError("the GPU decodes no nested columns: use option nested=text or decode=cpu")
         self._smallest_row = wire.MESSAGE_HEAD_BYTES + 2 + 4 * columns
         self.rows_per_batch = max(1, min(batch_bytes // self._smallest_row, batch_bytes // plan.bytes_per_row()))
         self.rows = 0
         self.walks = 0
         """Scans that the host walk had to finish."""
         self._plan = plan
-        self._allocate = allocate
         self._batch_allocate = batch_allocate or allocate
         self._kind = kind
         self._walk = walk
         self._geometry = geometry or Geometry()
         self._header_pending = False
         self._begin = 0
-        self._scratch: dict[str, DeviceRegion] = {}
-        self._state = self._take("state", 8 * state_words(columns)).view(np.int64)
-        self._bounds = self._rows_of("bounds", 2, 1)
+        self._scratch = Scratch(allocate)
+        self._state = self._scratch.take("state", 8 * state_words(columns)).view(np.int64)
+        self._bounds = self._scratch.table("bounds", 2, 1)
+        self._nested = Nested(plan, self._scratch, self._geometry) if plan.nested_nodes else None
         self._failure = np.zeros(layout.FAILURE_WIDTH, np.int64)
+        shapes = plan.descriptors[:columns, layout.SHAPE]
+        self._gathered = int(np.isin(shapes, (layout.VARLEN, layout.VECTOR)).sum())
         self.expect_header()
 
     def expect_header(self) -> None:
@@ -197,34 +201,45 @@ class CudaDecoder:
         ValueRangeError
             A value has no form in the Arrow type.
         """
-        plan, rows = self._plan, found.rows
-        table, data_at = plan.arrange(rows)
-        padding = layout.BUFFER_ALIGN_BYTES * plan.varlen_columns + ARENA_SLACK_BYTES
-        size = -(-(data_at + found.position - self._begin + padding) // 64) * 64
+        plan, rows, columns = self._plan, found.rows, len(self._plan.names)
+        words = block.view(np.uint64)
+        counts = np.full(len(plan.nodes), rows, np.int64)
+        if self._nested:
+            surveyed = self._nested.survey(words, self._bounds, rows, self._failure, stream=stream)
+            if surveyed is None:
+                raise error_of(self._failure, plan, self.rows, base)
+            counts = surveyed
+        table, data_at = plan.arrange(rows, counts)
+        padding = layout.BUFFER_ALIGN_BYTES * plan.varlen_nodes + ARENA_SLACK_BYTES
+        size = align(data_at + found.position - self._begin + padding)
         region = self._batch_allocate(size)
-        results = np.zeros((len(plan.names), layout.RESULT_WIDTH), np.int64)
+        results = np.zeros((len(plan.nodes), layout.RESULT_WIDTH), np.int64)
         longs = region.array[:size].view(np.int64)
-        sources = self._rows_of("sources", max(1, plan.varlen_columns), rows)
+        sources = self._scratch.table("sources", 1, max(1, self._gathered * rows))[0]
         failed = decode(
-            block.view(np.uint64), found.position, self._bounds, rows, table, longs, data_at, sources,
-            results, self._failure, state=self._state, geometry=self._geometry, stream=stream,
+            words, found.position, self._bounds, rows, table[:columns], longs, data_at, sources,
+            results[:columns], self._failure, state=self._state, geometry=self._geometry, stream=stream,
         )  # fmt: skip
+        if self._nested and not failed:
+            behind = align(max(data_at, end_of_data(results)))
+            failed = self._nested.decode(
+                words, found.position, table, longs, behind, results, self._failure, stream=stream
+            )
         if failed:
             raise error_of(self._failure, plan, self.rows, base)
-        for field, nulls in zip(plan.schema, results[:, layout.NULLS].tolist(), strict=True):
+        for field, nulls in zip(plan.schema, results[:columns, layout.NULLS].tolist(), strict=True):
             if nulls and not field.nullable:
                 raise DecodeError("NULL in a column declared NOT NULL", column=field.name)
         self.rows += rows
-        used = max([data_at, *(results[:, layout.DATA_AT] + results[:, layout.DATA_BYTES]).tolist()])
-        return DeviceBatch(plan, table, results, region, rows, used)
+        return DeviceBatch(plan, table, results, counts, region, rows, max(data_at, end_of_data(results)))
 
     def _find(self, block: DeviceArray, begin: int, end: int, header: int, stream: int) -> tuple[int, int, int]:
         geometry, columns = self._geometry, len(self._plan.names)
-        self._bounds = self._rows_of("bounds", 2, self._most_rows(end - begin))
+        self._bounds = self._scratch.table("bounds", 2, self._most_rows(end - begin))
         return scan(
             block.view(np.uint64), begin, end, self._kind, header, columns,
             self._bounds, self.rows_per_batch, self._failure,
-            segments=self._rows_of("segments", SEGMENT_WIDTH, segments_of(begin, end, geometry)),
+            segments=self._scratch.table("segments", SEGMENT_WIDTH, segments_of(begin, end, geometry)),
             state=self._state, geometry=geometry, stream=stream,
         )  # fmt: skip
 
@@ -249,18 +264,11 @@ class CudaDecoder:
         shortest = wire.MESSAGE_HEAD_BYTES + 2
         return min(self.rows_per_batch, size_bytes // shortest) + 1
 
-    def _rows_of(self, name: str, height: int, width: int) -> DeviceArray:
-        """Return scratch memory as a table of uint32."""
-        return self._take(name, 4 * height * width).view(np.uint32).reshape(height, width)
 
-    def _take(self, name: str, size_bytes: int) -> DeviceArray:
-        """Return scratch memory; it grows, and keeps its size."""
-        size = -(-size_bytes // 64) * 64
-        region = self._scratch.get(name)
-        if region is None or region.array.size < size:
-            self._scratch.pop(name, None)  # given back first
-            region = self._scratch[name] = self._allocate(size)
-        return region.array[:size_bytes]
+def end_of_data(results: Int64s) -> int:
+    """Return where the last data of VARLEN columns ends, or 0."""
+    ends: Int64s = results[:, layout.DATA_AT] + results[:, layout.DATA_BYTES]
+    return int(ends.max(initial=0))
 
 
 def require_sound(block: DeviceArray, begin: int, end: int) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.cuda._cuda import SIMULATED
-from kernels.typing import DeviceArray
+from kernels.typing import DeviceAllocate, DeviceArray, DeviceRegion
 
-HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
+HOST_TO_DEVICE, DEVICE_TO_HOST, ON_DEVICE = 1, 2, 3
 """``cudaMemcpyKind``"""
 
 LANDING_BYTES = 64 << 10
@@ -37,6 +37,42 @@ def allocate(size_bytes: int) -> OwnedRegion:
     return OwnedRegion(arrays.empty(size_bytes, np.uint8))
 
 
+class Scratch:
+    """Memory that is used again and again, each piece known by a name: it grows, and keeps its size.
+
+    Parameters
+    ----------
+    allocate : DeviceAllocate
+    """
+
+    def __init__(self, allocate: DeviceAllocate) -> None:
+        self._allocate = allocate
+        self._regions: dict[str, DeviceRegion] = {}
+
+    def take(self, name: str, size_bytes: int) -> DeviceArray:
+        """Return a piece as bytes; what it held is lost where it must grow."""
+        size = -(-size_bytes // 64) * 64
+        region = self._regions.get(name)
+        if region is None or region.array.size < size:
+            self._regions.pop(name, None)  # given back first
+            region = self._regions[name] = self._allocate(size)
+        return region.array[:size_bytes]
+
+    def extend(self, name: str, size_bytes: int, *, stream: int) -> DeviceArray:
+        """Return a piece as bytes, with all that it held; synchronises with the stream where it must grow."""
+        old = self._regions.get(name)
+        if old is not None and old.array.size < size_bytes:
+            size = max(-(-size_bytes // 64) * 64, 2 * old.array.size)
+            region = self._allocate(size)
+            copy_on_device(region.array[: old.array.size], old.array, stream=stream)
+            self._regions[name] = region
+        return self.take(name, size_bytes)
+
+    def table(self, name: str, height: int, width: int) -> DeviceArray:
+        """Return a piece as a table of uint32, as `take` does."""
+        return self.take(name, 4 * height * width).view(np.uint32).reshape(height, width)
+
+
 def upload(target: DeviceArray, source: npt.NDArray[Any], *, stream: int) -> None:
     """Copy host memory to contiguous device memory of the same size.
 
@@ -47,6 +83,16 @@ def upload(target: DeviceArray, source: npt.NDArray[Any], *, stream: int) -> Non
         target[...] = source
         return
     arrays.cuda.runtime.memcpyAsync(address_of(target), source.ctypes.data, source.nbytes, HOST_TO_DEVICE, stream)
+
+
+def copy_on_device(target: DeviceArray, source: DeviceArray, *, stream: int) -> None:
+    """Copy contiguous device memory to other such memory of the same size; synchronises with the stream."""
+    if SIMULATED:
+        target[...] = source
+        return
+    runtime = arrays.cuda.runtime
+    runtime.memcpyAsync(address_of(target), address_of(source), target.nbytes, ON_DEVICE, stream)
+    runtime.streamSynchronize(stream)
 
 
 def download(source: DeviceArray, *, stream: int, into: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels import layout
 from kernels.cuda._cuda import barrier, cuda, device, kernel
-from kernels.cuda.field import IS_NULL, put_null, record
+from kernels.cuda.field import IS_NULL, clear_bitmaps, put_null, record
 from kernels.cuda.fixed import boolean, fixed, interval, sixteen
 from kernels.cuda.geometry import MAX_THREADS
 from kernels.cuda.load import be32
@@ -23,22 +23,11 @@ from kernels.cuda.table import (
     RESULT_WIDTH,
     RESULTS,
     SHAPE,
-    VALIDITY_AT,
-    VALUES_AT,
 )
 from kernels.cuda.varlen import gather, measure, place_data, sum_column
+from kernels.cuda.vector import nth_vector, swap_numbers, vector
 from kernels.primitives import Int, i64, u64
 from kernels.typing import DeviceArena, DeviceArray
-
-
-@device
-def clear_bitmaps(word: Int, columns: Int, table: Int, state: DeviceArray, bits: DeviceArray) -> None:
-    """All valid, all false, for 32 rows."""
-    for index in range(columns):
-        column = table + u64(index) * DESCRIPTOR_WIDTH
-        bits[(u64(state[column + VALIDITY_AT]) >> u64(2)) + u64(word)] = np.uint32(0xFFFFFFFF)
-        if state[column + SHAPE] == layout.BOOL:
-            bits[(u64(state[column + VALUES_AT]) >> u64(2)) + u64(word)] = np.uint32(0)
 
 
 @device
@@ -71,7 +60,7 @@ def decode_row(
         else:
             code = i64(IS_NULL) if length == -1 else i64(layout.BAD_LENGTH)
         if code == IS_NULL:
-            put_null(row, column, state, arena)
+            put_null(row, column, state, arena, sources)
         elif code != layout.OK:
             break
         code = i64(layout.OK)
@@ -109,7 +98,11 @@ def decode_field(
         return boolean(words, at, length, row, column, state, arena)
     if shape == layout.BYTES:
         return sixteen(words, at, length, row, column, state, arena)
-    return interval(words, at, length, row, column, state, arena)
+    if shape == layout.INTERVAL:
+        return interval(words, at, length, row, column, state, arena)
+    if shape == layout.VECTOR:
+        return vector(words, at, length, row, column, state, sources)
+    return layout.OK  # a nested field, whose parts are looked into by themselves
 
 
 @kernel
@@ -129,14 +122,15 @@ def rows_kernel(
     first = cuda.blockIdx.x * tile_rows
     last = min(first + tile_rows, rows)
     for word in range((first >> 5) + cuda.threadIdx.x, (last + 31) >> 5, cuda.blockDim.x):
-        clear_bitmaps(word, columns, table, state, arena[0])
+        for index in range(columns):
+            clear_bitmaps(word, table + u64(index) * DESCRIPTOR_WIDTH, state, arena[0])
     barrier()
     for row in range(first + cuda.threadIdx.x, last, cuda.blockDim.x):
         decode_row(row, words, bounds, columns, table, state, arena, sources)
 
 
 @kernel
-def sums_kernel(rows: Int, columns: Int, state: DeviceArray, longs: DeviceArray) -> None:
+def sums_kernel(columns: Int, state: DeviceArray, longs: DeviceArray) -> None:
     """One block per column."""
     sums = cuda.shared.array(MAX_THREADS, i64)
     if state[FAILURE] != NO_FAILURE:
@@ -144,20 +138,19 @@ def sums_kernel(rows: Int, columns: Int, state: DeviceArray, longs: DeviceArray)
     arena = (longs.view(np.uint32), longs.view(np.int16), longs.view(np.int32), longs)
     index = cuda.blockIdx.x
     column = RESULTS + u64(columns) * RESULT_WIDTH + u64(index) * DESCRIPTOR_WIDTH
-    sum_column(cuda.threadIdx.x, cuda.blockDim.x, index, column, rows, state, arena, sums)
+    sum_column(cuda.threadIdx.x, cuda.blockDim.x, index, column, state, arena, sums)
 
 
 @kernel
 def gather_kernel(
     words: DeviceArray,
     data_at: Int,
-    rows: Int,
     columns: Int,
     state: DeviceArray,
     longs: DeviceArray,
     sources: DeviceArray,
 ) -> None:
-    """Some blocks per VARLEN column."""
+    """Some blocks per VARLEN column, whose sources are known."""
     if state[FAILURE] != NO_FAILURE:
         return
     arena = (longs.view(np.uint32), longs.view(np.int16), longs.view(np.int32), longs)
@@ -168,4 +161,18 @@ def gather_kernel(
     if chunk == 0:
         state[RESULTS + u64(index) * RESULT_WIDTH + DATA_AT] = i64(at)
     column = table + u64(index) * DESCRIPTOR_WIDTH
-    gather(chunk, chunks, words, index, column, i64(at), rows, state, arena, sources)
+    gather(chunk, chunks, words, index, column, i64(at), state, arena, sources)
+
+
+@kernel
+def vectors_kernel(
+    words: DeviceArray, columns: Int, state: DeviceArray, longs: DeviceArray, sources: DeviceArray
+) -> None:
+    """Some blocks per VECTOR column, whose sources are known."""
+    if state[FAILURE] != NO_FAILURE:
+        return
+    column = nth_vector(cuda.blockIdx.y, columns, RESULTS + u64(columns) * RESULT_WIDTH, state)
+    thread = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    threads = cuda.gridDim.x * cuda.blockDim.x
+    arena = (longs.view(np.uint32), longs.view(np.int16), longs.view(np.int32), longs)
+    swap_numbers(thread, threads, words, column, state, arena, sources)

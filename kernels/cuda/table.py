@@ -3,7 +3,7 @@
 ::
 
     0                   FAILURE         RESULTS                          TABLE
-    | outcome of a scan | two failures  | columns x RESULT_WIDTH         | columns x DESCRIPTOR_WIDTH |
+    | outcome of a scan | the failures  | columns x RESULT_WIDTH         | columns x DESCRIPTOR_WIDTH |
 
 Indices are uint64 in kernels: mixed with signed ones Numba would add a check for negative indices, or make floats.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 from kernels import layout
 from kernels.primitives import u64
+from kernels.typing import Int64s
 
 # What a scan found.
 ROWS: Final = u64(0)
@@ -34,6 +35,8 @@ FAILURE: Final = u64(8)
 """The smallest packed failure of a field, or NO_FAILURE."""
 TEXT_FAILURE: Final = u64(9)
 """The same of values that are not UTF-8: looked for only once all fields are sound."""
+ROW_FAILURE: Final = u64(10)
+"""The same of the rows' own fields, where the failures are those of parts."""
 RESULTS: Final = u64(16)
 
 NO_FAILURE: Final = np.iinfo(np.int64).max
@@ -73,7 +76,17 @@ UTF8: Final = u64(layout.UTF8)
 VALIDITY_AT: Final = u64(layout.VALIDITY_AT)
 VALUES_AT: Final = u64(layout.VALUES_AT)
 SOURCE: Final = u64(layout.SOURCE)
-DESCRIPTOR_WIDTH: Final = u64(layout.DESCRIPTOR_WIDTH)
+"""Here: where in the scratch memory the sources of a VARLEN or VECTOR node begin."""
+PLACES: Final = u64(layout.PLACES)
+"""Here: where in the scratch memory the places of a part begin."""
+CHILD: Final = u64(layout.CHILD)
+CHILDREN: Final = u64(layout.CHILDREN)
+OID: Final = u64(layout.OID)
+ITEMS: Final = u64(layout.DESCRIPTOR_WIDTH)
+"""The number of values."""
+OFFSETS: Final = u64(layout.DESCRIPTOR_WIDTH + 1)
+"""Where in the scratch memory the offsets of a list begin."""
+DESCRIPTOR_WIDTH: Final = u64(layout.DESCRIPTOR_WIDTH + 2)
 NULLS: Final = u64(layout.NULLS)
 DATA_AT: Final = u64(layout.DATA_AT)
 DATA_BYTES: Final = u64(layout.DATA_BYTES)
@@ -88,4 +101,21 @@ def table_at(columns: int) -> int:
 
 def state_words(columns: int) -> int:
     """Return the size of the array for that many columns."""
-    return table_at(columns) + columns * layout.DESCRIPTOR_WIDTH
+    return table_at(columns) + columns * int(DESCRIPTOR_WIDTH)
+
+
+def widened(descriptors: Int64s, items: Int64s) -> Int64s:
+    """Return the descriptor table as the kernels see it, each row with its number of values."""
+    table = np.zeros((len(descriptors), int(DESCRIPTOR_WIDTH)), np.int64)
+    table[:, : layout.DESCRIPTOR_WIDTH] = descriptors
+    table[:, int(ITEMS)] = items
+    return table
+
+
+def sheet_of(table: Int64s) -> Int64s:
+    """Return what the array holds behind the outcome of a scan, before anything is found."""
+    columns = len(table)
+    sheet = np.zeros(state_words(columns) - SCAN_WORDS, np.int64)
+    sheet[: int(RESULTS) - SCAN_WORDS] = NO_FAILURE
+    sheet[table_at(columns) - SCAN_WORDS :] = table.ravel()
+    return sheet

@@ -11,6 +11,7 @@ from kernels.cuda.table import (
     ALIGN,
     DATA_BYTES,
     DESCRIPTOR_WIDTH,
+    ITEMS,
     NULLS,
     PREFIX,
     RESULT_WIDTH,
@@ -48,7 +49,7 @@ def measure(
             return layout.BAD_PREFIX
         skip = i64(1)
     arena[2][(u64(state[column + VALUES_AT]) >> u64(2)) + u64(row + 1)] = i32(length - skip)
-    sources[u64(state[column + SOURCE]), u64(row)] = at + u64(skip)
+    sources[u64(state[column + SOURCE]) + u64(row)] = at + u64(skip)
     return layout.OK
 
 
@@ -58,7 +59,6 @@ def sum_column(
     threads: Int,
     index: Int,
     column: Int,
-    rows: Int,
     state: DeviceArray,
     arena: DeviceArena,
     sums: DeviceArray,
@@ -67,6 +67,7 @@ def sum_column(
     result = RESULTS + u64(index) * RESULT_WIDTH
     bits = arena[0]
     validity = u64(state[column + VALIDITY_AT]) >> u64(2)
+    rows = state[column + ITEMS]
     nulls = i64(0)
     for word in range(thread, (rows + 31) >> 5, threads):
         nulls += i64(32) - i64(count_bits(bits[validity + u64(word)]))
@@ -74,34 +75,43 @@ def sum_column(
         atomic_add(state, result + NULLS, nulls)
     if state[column + SHAPE] != layout.VARLEN:
         return
-    ints = arena[2]
     offsets = u64(state[column + VALUES_AT]) >> u64(2)
-    share = (rows + threads - 1) // threads
-    first = min(thread * share, rows)
-    last = min(first + share, rows)
-    total = i64(0)
-    for row in range(first, last):
-        total += i64(ints[offsets + u64(row + 1)])
-    sums[u64(thread)] = total
-    running_sum(sums, thread, threads)
-    end = sums[u64(thread)] - total
-    for row in range(first, last):
-        end += i64(ints[offsets + u64(row + 1)])
-        ints[offsets + u64(row + 1)] = i32(end)
+    total = add_up(thread, threads, arena[2], offsets, rows, sums)
     if thread == 0:
-        ints[offsets] = i32(0)
-        state[result + DATA_BYTES] = sums[u64(threads - 1)]
+        state[result + DATA_BYTES] = total
 
 
 @device
-def place_data(slot: Int, columns: Int, data_at: Int, table: Int, state: DeviceArray) -> tuple[Int, Int]:
-    """Return (index, where its data begins) of a VARLEN column: behind those of the columns before it."""
+def add_up(thread: Int, threads: Int, numbers: DeviceArray, at: Int, count: Int, sums: DeviceArray) -> Int:
+    """Turn `count` lengths, which stand behind `at`, into offsets from there on; return the last (one block)."""
+    share = (count + threads - 1) // threads
+    first = min(thread * share, count)
+    last = min(first + share, count)
+    total = i64(0)
+    for index in range(first, last):
+        total += i64(numbers[at + u64(index + 1)])
+    sums[u64(thread)] = total
+    running_sum(sums, thread, threads)
+    end = sums[u64(thread)] - total
+    for index in range(first, last):
+        end += i64(numbers[at + u64(index + 1)])
+        numbers[at + u64(index + 1)] = i32(end)
+    if thread == 0:
+        numbers[at] = i32(0)
+    return sums[u64(threads - 1)]
+
+
+@device
+def place_data(number: Int, columns: Int, data_at: Int, table: Int, state: DeviceArray) -> tuple[Int, Int]:
+    """Return (index, where its data begins) of the VARLEN column of that number: behind those before it."""
     at = u64(data_at)
+    before = i64(number)
     for index in range(columns):
         column = table + u64(index) * DESCRIPTOR_WIDTH
         if state[column + SHAPE] == layout.VARLEN:
-            if state[column + SOURCE] == slot:
+            if before == 0:
                 return index, at
+            before -= i64(1)
             size = u64(state[RESULTS + u64(index) * RESULT_WIDTH + DATA_BYTES])
             at += (size + ALIGN - u64(1)) // ALIGN * ALIGN
     return 0, at
@@ -115,7 +125,6 @@ def gather(
     index: Int,
     column: Int,
     data_at: Int,
-    rows: Int,
     state: DeviceArray,
     arena: DeviceArena,
     sources: DeviceArray,
@@ -124,7 +133,8 @@ def gather(
     ints = arena[2]
     longs = arena[3]
     offsets = u64(state[column + VALUES_AT]) >> u64(2)
-    slot = u64(state[column + SOURCE])
+    first_source = u64(state[column + SOURCE])
+    rows = state[column + ITEMS]
     text = state[column + UTF8] == 1
     size = state[RESULTS + u64(index) * RESULT_WIDTH + DATA_BYTES]
     for begin in range(chunk * CHUNK_BYTES, size, chunks * CHUNK_BYTES):
@@ -136,7 +146,7 @@ def gather(
             first = i64(ints[offsets + u64(row)])
             last = i64(ints[offsets + u64(row + 1)])
             stop = min(last, end, (at | i64(7)) + i64(1))
-            source = u64(sources[slot, u64(row)]) + u64(at - first)
+            source = u64(sources[first_source + u64(row)]) + u64(at - first)
             filled = u64(at & i64(7)) << u64(3)
             piece = window(words, source)
             count = u64(stop - at)

@@ -16,9 +16,7 @@ EVERY_TOP_BIT = u64(0x8080808080808080)
 
 
 @device
-def look(  # noqa: PLR0911 - as many ways out as there are kinds of messages
-    words: DeviceArray, at: Int, end: Int, kind: Int, header: Int, field_count: Int
-) -> tuple[Int, Int, Int]:
+def look(words: DeviceArray, at: Int, end: Int, kind: Int, header: Int, field_count: Int) -> tuple[Int, Int, Int]:
     """Say what the message at `at` is: (GOES_ON or why a walk stops, where the field count is, where it ends)."""
     if at + HEAD > end:
         return SCAN_MORE, at, at

@@ -19,23 +19,29 @@ if numba.config.ENABLE_CUDASIM:
 cuda: Any = importlib.import_module("numba.cuda")
 dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
 nvjitlink: Any = importlib.import_module("cuda.bindings.nvjitlink")
-FILES = [importlib.import_module(f"kernels.cuda.{name}") for name in ("segments", "rows")]
+FILES = [importlib.import_module(f"kernels.cuda.{name}") for name in ("segments", "rows", "parts")]
 
 NUMBER, WORDS, TABLE, LONGS = types.int64, types.uint64[::1], types.uint32[:, ::1], types.int64[::1]
+PLACES = types.uint32[::1]
 SIGNATURES = {
     "enter_kernel": (WORDS, *[NUMBER] * 7, TABLE),
     "prove_kernel": (NUMBER, NUMBER, TABLE, LONGS),
     "emit_kernel": (WORDS, *[NUMBER] * 6, TABLE, TABLE, LONGS),
-    "rows_kernel": (WORDS, TABLE, *[NUMBER] * 3, LONGS, LONGS, TABLE),
-    "sums_kernel": (NUMBER, NUMBER, LONGS, LONGS),
-    "gather_kernel": (WORDS, *[NUMBER] * 3, LONGS, LONGS, TABLE),
+    "rows_kernel": (WORDS, TABLE, *[NUMBER] * 3, LONGS, LONGS, PLACES),
+    "sums_kernel": (NUMBER, LONGS, LONGS),
+    "gather_kernel": (WORDS, *[NUMBER] * 2, LONGS, LONGS, PLACES),
+    "vectors_kernel": (WORDS, NUMBER, LONGS, LONGS, PLACES),
+    "locate_kernel": (WORDS, TABLE, *[NUMBER] * 3, LONGS, PLACES),
+    "survey_kernel": (WORDS, *[NUMBER] * 3, LONGS, PLACES),
+    "offsets_kernel": (*[NUMBER] * 2, LONGS, PLACES),
+    "parts_kernel": (WORDS, *[NUMBER] * 2, LONGS, LONGS, PLACES),
 }
-"""What kernels/cuda/scan.py and decode.py launch them with."""
+"""What kernels/cuda/scan.py, decode.py and nested.py launch them with."""
 KERNELS = {
     name: kernel for file in FILES for name, kernel in vars(file).items() if isinstance(kernel, dispatcher.CUDADispatcher)
     and name.endswith("_kernel")
 }  # fmt: skip
-ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
+ARCHITECTURES = ((7, 5), (8, 0), (9, 0), (10, 0))
 
 
 def test_no_kernel_is_forgotten() -> None:
