@@ -30,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "profile": ("arrow", "plain"),
     "numeric": ("decimal", "string", "float64"),
     "infinity": ("error", "null"),
-    "nested": ("auto", "arrow", "text"),
+    "nested": ("arrow", "text"),
     "decode": ("auto", "cpu", "gpu"),
     "transport": TRANSPORTS,
     "framing": ("auto", "copy", "extended"),
@@ -53,9 +53,8 @@ class ReadOptions:
         Form of ``numeric``.
     infinity : {"error", "null"}
         What an infinite date, timestamp or interval becomes.
-    nested : {"auto", "arrow", "text"}
-        Arrays, composites, ranges, hstore and vectors as nested Arrow types, or as PostgreSQL's text; auto is text
-        where a GPU is asked for, which does not decode the others.
+    nested : {"arrow", "text"}
+        Arrays, composites, ranges, hstore and vectors as nested Arrow types, or as PostgreSQL's text.
     decode : {"auto", "cpu", "gpu"}
         Where rows are decoded.
     transport : {"pinned", "single", "buffered", "chunked", "gds", "file"}
@@ -86,7 +85,7 @@ class ReadOptions:
     profile: Profile = "arrow"
     numeric: NumericPolicy = "decimal"
     infinity: InfinityPolicy = "error"
-    nested: Literal["auto", "arrow", "text"] = "auto"
+    nested: NestedPolicy = "arrow"
     decode: Literal["auto", "cpu", "gpu"] = "auto"
     transport: Literal["pinned", "single", "buffered", "chunked", "gds", "file"] = "pinned"
     framing: Literal["auto", "copy", "extended"] = "auto"
@@ -102,9 +101,7 @@ class ReadOptions:
     @property
     def types(self) -> TypePolicy:
         """The part that planning needs."""
-        on_gpu = self.decode == "gpu" or self.output == "cuda-ipc"
-        nested: NestedPolicy = "text" if self.nested == "text" or (self.nested == "auto" and on_gpu) else "arrow"
-        return TypePolicy(profile=self.profile, numeric=self.numeric, infinity=self.infinity, nested=nested)
+        return TypePolicy(profile=self.profile, numeric=self.numeric, infinity=self.infinity, nested=self.nested)
 
     def batch_target(self, streams: int = 1) -> int:
         """Return the target size of a batch, in bytes, of a read by so many streams."""

@@ -57,13 +57,6 @@ class Plan:
         """Number of nested columns and of their parts, at all depths."""
         return int(np.count_nonzero(self.descriptors[:, layout.PLACES] >= 0))
 
-    @property
-    def is_nested(self) -> bool:
-        """Whether there are columns made of parts: the GPU's kernels do not decode them."""
-        return len(self.nodes) > len(self.names) or bool(
-            (self.descriptors[:, layout.SHAPE] == layout.VECTOR).any()
-        )
-
     def arrange(self, rows: int, counts: Int64s | None = None) -> tuple[Int64s, int]:
         """Place the buffers of `rows` rows in an arena.
 

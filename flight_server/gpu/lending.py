@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from flight_server.gpu.decoding import GPU_PATIENCE_S, MIB, GpuDecoder, GpuDecod
 from flight_server.reading.decoding import Consumer
 from kernels.decoder import Scan
 from kernels.errors import RequestError
+from kernels.extents import Extents
 from kernels.plan import Plan
 from kernels.typing import Allocate, Uint8s
 from transport.device.descriptor import ColumnExtents
@@ -200,10 +201,16 @@ class LendingDecoder(GpuDecoder):
             batch.region,
             used_bytes=batch.used_bytes,
             rows=batch.rows,
-            columns=[ColumnExtents(nulls, buffers) for nulls, buffers in batch.buffers()],
+            columns=[described_by(extents) for extents in batch.extents()],
             cuda_stream=self._stream,
         )
         return LentBatch(self._empty, batch.rows, described.to_json())
+
+
+def described_by(extents: Extents) -> ColumnExtents:
+    """Return what a descriptor says of a column's buffers."""
+    children = [replace(described_by(child), values=child.values) for child in extents.children]
+    return ColumnExtents(extents.null_count, extents.buffers, children)
 
 
 class GpuSide:

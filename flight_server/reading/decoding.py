@@ -130,22 +130,6 @@ class GpuDecodings(Protocol):
         """Return the decoding whose batches stay on the GPU, lent to a client on this host."""
 
 
-class _GpuUnlessNested:
-    """Decodes on GPUs, but for plans with nested columns: what GPUs do not decode is no reason to refuse a client
-    that has not asked for one.
-    """
-
-    def __init__(self, gpu: Decoding, host: Decoding) -> None:
-        self._gpu = gpu
-        self._host = host
-        self.allocate, self.patience_s, self.facts = gpu.allocate, gpu.patience_s, gpu.facts
-        self.block_bytes, self.piece_bytes = gpu.block_bytes, gpu.piece_bytes
-
-    def decoder(self, planned: Plan, *, copy: bool, batch_bytes: int, consumer: Consumer) -> RowDecoder:
-        chosen = self._host if planned.is_nested else self._gpu
-        return chosen.decoder(planned, copy=copy, batch_bytes=batch_bytes, consumer=consumer)
-
-
 class Decodings:
     """What this server can decode with, and what it takes by default.
 
@@ -187,7 +171,7 @@ class Decodings:
         if options.decode == "gpu":
             return self._required("decode=gpu").fetched()
         if options.decode == "auto" and self._prefer_gpu:
-            return _GpuUnlessNested(self._required("decode=auto").fetched(), self._host)
+            return self._required("decode=auto").fetched()
         return self._host
 
     def _required(self, wanted: str) -> GpuDecodings:

@@ -1,8 +1,9 @@
 """The CUDA twin of the kernels: Numba kernels for the device, and the decoder that runs them."""
 
 from kernels.cuda._cuda import SIMULATED, is_available
+from kernels.cuda.batch import DeviceBatch
 from kernels.cuda.decode import decode
-from kernels.cuda.decoder import CudaDecoder, DeviceBatch
+from kernels.cuda.decoder import CudaDecoder
 from kernels.cuda.geometry import Geometry
 from kernels.cuda.memory import allocate, device_name
 from kernels.cuda.scan import scan

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from kernels import layout, wire
-from kernels.assemble import assemble
+from kernels.cuda.batch import DeviceBatch
 from kernels.cuda.decode import decode
 from kernels.cuda.geometry import Geometry
 from kernels.cuda.memory import Scratch, address_of, download, upload
@@ -19,71 +17,11 @@ from kernels.cuda.scan import scan, segments_of
 from kernels.cuda.table import SEGMENT_WIDTH, state_words
 from kernels.decoder import ARENA_SLACK_BYTES, HEAD_BYTES, Scan, error_of, header_size
 from kernels.errors import DecodeError
-from kernels.plan import Plan, align, values_size
-from kernels.typing import Allocate, DeviceAllocate, DeviceArray, DeviceRegion, Int64s, Uint8s
+from kernels.plan import Plan, align
+from kernels.typing import DeviceAllocate, DeviceArray, Int64s, Uint8s
 
 Walk = Callable[..., tuple[int, int, int]]
 """The host twin's scan."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceBatch:
-    """Rows in device memory, in Arrow's layout.
-
-    Complete on every stream: `CudaDecoder.decode` returns when its stream has come past it.
-
-    Parameters
-    ----------
-    plan : Plan
-    table : int64 array, nodes x DESCRIPTOR_WIDTH
-        Where the buffers are in the region; on the host, as all but the region.
-    results : int64 array, nodes x RESULT_WIDTH
-        Exact null counts and the place of VARLEN data.
-    counts : int64 array of nodes
-        The number of values of each.
-    region : DeviceRegion
-        The arena.
-    rows : int
-    used_bytes : int
-        How much of the region is used, from its start.
-    """
-
-    plan: Plan
-    table: Int64s
-    results: Int64s
-    counts: Int64s
-    region: DeviceRegion
-    rows: int
-    used_bytes: int
-
-    def buffers(self) -> list[tuple[int, list[tuple[int, int] | None]]]:
-        """Return per column the exact null count and where its buffers are in the region.
-
-        Buffers are (offset, length) in bytes, in Arrow's order: validity (None where there is no NULL), then
-        values, or offsets and data.
-        """
-        columns = []
-        for place, result in zip(self.table.tolist(), self.results.tolist(), strict=True):
-            nulls = result[layout.NULLS]
-            validity = (place[layout.VALIDITY_AT], (self.rows + 7) // 8) if nulls else None
-            buffers = [validity, (place[layout.VALUES_AT], values_size(place, self.rows))]
-            if place[layout.SHAPE] == layout.VARLEN:
-                buffers.append((result[layout.DATA_AT], result[layout.DATA_BYTES]))
-            columns.append((nulls, buffers))
-        return columns
-
-    def to_host(self, allocate: Allocate, *, stream: int) -> pa.RecordBatch:
-        """Copy the batch to a host region; synchronises with the stream.
-
-        Parameters
-        ----------
-        allocate : Allocate
-            Where the host memory comes from; pinned memory is copied at full speed.
-        stream : int
-        """
-        region = allocate(self.used_bytes)
-        download(self.region.array[: self.used_bytes], stream=stream, into=region.array[: self.used_bytes])
-        return assemble(self.plan, self.table, self.results, region, self.rows, self.counts)
 
 
 class CudaDecoder:

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from kernels import layout
-from kernels.cuda.decoder import CudaDecoder, DeviceBatch, Walk
+from kernels.cuda.batch import DeviceBatch
+from kernels.cuda.decoder import CudaDecoder, Walk
 from kernels.cuda.geometry import Geometry
 from kernels.cuda.memory import upload
 from kernels.decoder import Scan

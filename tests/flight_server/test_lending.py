@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import Iterator
 
+import psycopg
 import pyarrow as pa
 import pytest
 from pyarrow import flight
@@ -93,14 +94,30 @@ def test_errors_of_the_rows_arrive(gpu_client: Client) -> None:
         list(gpu_client.query(sql, output="cuda-ipc").device_batches())
 
 
-def test_nested_columns_are_not_for_gpus(gpu_client: Client) -> None:
-    """Who has not asked for a GPU gets them from the CPU; who has, as text; or an error that says what to do."""
-    sql = "select array[1, null, 3] as a, 7 as b"
-    assert gpu_client.query(sql).to_arrow()["a"].to_pylist() == [[1, None, 3]]
+NESTED = """select case when g % 3 <> 0 then array[g, null, 3] end as numbers, array['é', null, g::text] as texts,
+    row(g, 'x', array[1.5::float8])::lent.part as part, array[row(g, null, '{}')::lent.part, null] as parts,
+    int4range(g, g + 1) as span, int4multirange(int4range(1, g)) as spans, 7 as plain, g::text as last
+    from generate_series(1, 40) g"""
+
+
+def test_nested_columns(gpu_client: Client, postgres: EmbeddedPostgres) -> None:
+    """Wherever they are decoded, and on whichever way they come, they are the same."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute("create schema lent; create type lent.part as (i int4, t text, f float8[])")
+    expected = gpu_client.query(NESTED, decode="cpu").to_arrow()
+    assert expected["parts"].to_pylist()[0] == [{"i": 1, "t": None, "f": []}, None]
+    assert gpu_client.query(NESTED, decode="gpu").to_arrow().equals(expected)
+    batches = list(gpu_client.query(NESTED, output="cuda-ipc").device_batches())
+    assert pa.Table.from_batches([batch.to_arrow() for batch in batches]).equals(expected)
+    elements = batches[0].column("numbers").children[0]
+    assert elements.rows == len(expected["numbers"].chunk(0).values)
+
+
+def test_errors_of_nested_columns_arrive(gpu_client: Client) -> None:
+    sql = "select case when g = 7 then '[0:0]={1}'::int4[] end as a from generate_series(1, 9) g"
     for options in ({"decode": "gpu"}, {"output": "cuda-ipc"}):
-        assert gpu_client.query(sql, **options).to_arrow()["a"].to_pylist() == ["{1,NULL,3}"]
-    with pytest.raises(pa.ArrowException, match="nested=text or decode=cpu"):
-        gpu_client.query(sql, decode="gpu", nested="arrow").to_arrow()
+        with pytest.raises(pa.ArrowInvalid, match=r"lower bound.*row 6.*'a'"):
+            gpu_client.query(sql, **options).to_arrow()
 
 
 def test_a_client_without_leases_is_refused(gpu_server: ServerProcess) -> None:

@@ -160,8 +160,7 @@ def test_casts_wrap_by_position() -> None:
     assert statement.with_casts("show all", [None]) == "show all"
 
 
-def test_nested_columns_are_text_where_a_gpu_is_asked_for() -> None:
-    assert parse_options({}).types.nested == "arrow"
-    assert parse_options({"nested": "text"}).types.nested == "text"
-    assert parse_options({"decode": "gpu"}).types.nested == "text"
-    assert parse_options({"decode": "gpu", "nested": "arrow"}).types.nested == "arrow"
+def test_nested_columns_are_arrow_wherever_they_are_decoded() -> None:
+    for where in ({}, {"decode": "gpu"}, {"output": "cuda-ipc"}):
+        assert parse_options(where).types.nested == "arrow"
+        assert parse_options(where | {"nested": "text"}).types.nested == "text"

@@ -29,10 +29,16 @@ class ColumnExtents:
     buffers : sequence of (offset, length) or None
         Validity (None where there is no NULL), then values, or offsets and data.  Offsets count from the region's
         start; all but those of data are multiples of 64.
+    children : sequence of ColumnExtents
+        The values of a list, the fields of a struct, the entries of a map; in Arrow's order.
+    values : int or None
+        How many a child has; None for a column, which has the batch's rows.
     """
 
     null_count: int
     buffers: Sequence[Extent | None]
+    children: Sequence[ColumnExtents] = ()
+    values: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from pgflight.device.column import DeviceArray, DeviceColumn
-from pgflight.device.descriptor import storage_type
 from pgflight.device.errors import DeviceError
+from pgflight.device.layout import storage_type
 
 _DEVICE_ID_AT = 80
 _DEVICE_TYPE_AT = 88
@@ -48,16 +48,7 @@ def device_array(schema: pa.Schema, rows: int, columns: Sequence[DeviceColumn], 
         devices: Any = importlib.import_module("nanoarrow.device")
     except ImportError as failure:
         raise DeviceError(f"nanoarrow is missing: pip install 'pgflight[cuda13]' ({failure})") from None
-    children = [
-        na.c_array_from_buffers(
-            na.c_schema(storage_type(column.type)),
-            rows,
-            [_buffer(buffer) for buffer in (column.validity, *column.buffers)],
-            null_count=column.null_count,
-            validation_level="none",
-        )
-        for column in columns
-    ]
+    children = [_c_array(na, column) for column in columns]
     plain = pa.struct([pa.field(field.name, storage_type(field.type)) for field in schema])
     root = na.c_array_from_buffers(
         na.c_schema(plain), rows, [None], null_count=0, children=children, move=True, validation_level="none"
@@ -66,6 +57,19 @@ def device_array(schema: pa.Schema, rows: int, columns: Sequence[DeviceColumn], 
     _, capsule = made.__arrow_c_device_array__()
     _place(capsule, ordinal, kind)
     return capsule
+
+
+def _c_array(na: Any, column: DeviceColumn) -> Any:
+    """Build the structure of a column and its children."""
+    return na.c_array_from_buffers(
+        na.c_schema(storage_type(column.type)),
+        column.rows,
+        [_buffer(buffer) for buffer in (column.validity, *column.buffers)],
+        null_count=column.null_count,
+        children=[_c_array(na, child) for child in column.children],
+        move=True,
+        validation_level="none",
+    )
 
 
 def _buffer(array: DeviceArray | None) -> Any:

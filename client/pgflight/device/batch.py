@@ -9,8 +9,9 @@ import pyarrow as pa
 from pgflight.device import arrow
 from pgflight.device.column import DeviceArray, DeviceColumn, column_of
 from pgflight.device.cuda import Cuda
-from pgflight.device.descriptor import Descriptor, storage_type
+from pgflight.device.descriptor import ColumnExtents, Descriptor, Extent
 from pgflight.device.errors import LeaseError
+from pgflight.device.layout import children_of
 from pgflight.device.lease import Lease
 from pgflight.device.mapping import Slab
 
@@ -59,14 +60,11 @@ class DeviceBatch:
         index = column if isinstance(column, int) else self.schema.get_field_index(column)
         if not 0 <= index < len(self.schema):
             raise KeyError(f"there is no column {column!r}, or several")
-        extents = self._described.columns[index]
-        buffers = [
-            None
-            if extent is None
-            else DeviceArray(self._address + extent[0], "|u1", (extent[1],), self.device_id, lease)
-            for extent in extents.buffers
-        ]
-        return column_of(self.schema.field(index), self.num_rows, extents.null_count, buffers)
+
+        def at(extent: Extent) -> DeviceArray:
+            return DeviceArray(self._address + extent[0], "|u1", (extent[1],), self.device_id, lease)
+
+        return column_of(self.schema.field(index), self._described.columns[index], at)
 
     def to_cupy(self, column: str | int, *, ignore_nulls: bool = False) -> Any:
         """Return a column's values as a CuPy array; see :meth:`DeviceColumn.to_cupy`."""
@@ -79,7 +77,8 @@ class DeviceBatch:
     def to_pylibcudf(self) -> Any:
         """Return the batch as a ``pylibcudf.Table``, without a copy but of booleans.
 
-        libcudf has no binary, fixed-size binary, time, interval and decimal256 columns: it refuses them.
+        libcudf has no binary, fixed-size binary, fixed-size list, map, time, interval and decimal256 columns: it
+        refuses them.
         """
         pylibcudf: Any = importlib.import_module("pylibcudf")
         streams: Any = importlib.import_module("rmm.pylibrmm.stream")
@@ -95,14 +94,10 @@ class DeviceBatch:
         self._require_lease()
         whole = pa.allocate_buffer(self.nbytes)
         self._cuda.copy_to_host(whole.address, self._address, self.nbytes, self.device_id)
-        arrays = []
-        for field, extents in zip(self.schema, self._described.columns, strict=True):
-            validity, *values = [None if extent is None else whole.slice(*extent) for extent in extents.buffers]
-            buffers = [validity if extents.null_count else None, *values]
-            array = pa.Array.from_buffers(storage_type(field.type), self.num_rows, buffers, extents.null_count)
-            if isinstance(field.type, pa.BaseExtensionType):
-                array = pa.ExtensionArray.from_storage(field.type, array)
-            arrays.append(array)
+        arrays = [
+            _host_array(field.type, extents, whole)
+            for field, extents in zip(self.schema, self._described.columns, strict=True)
+        ]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def release(self) -> None:
@@ -143,3 +138,16 @@ class DeviceBatch:
             raise LeaseError("the batch was released")
         self._lease.connection.require_open()
         return self._lease
+
+
+def _host_array(kind: pa.DataType, extents: ColumnExtents, whole: pa.Buffer) -> pa.Array:
+    """Build an array over a region's copy."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, _host_array(kind.storage_type, extents, whole))
+    validity, *values = [None if extent is None else whole.slice(*extent) for extent in extents.buffers]
+    children = [
+        _host_array(field.type, child, whole)
+        for field, child in zip(children_of(kind), extents.children, strict=True)
+    ]
+    buffers = [validity if extents.null_count else None, *values]
+    return pa.Array.from_buffers(kind, extents.values, buffers, extents.null_count, children=children or None)

@@ -1,14 +1,15 @@
 """The columns of a device batch: their buffers, and what CuPy and torch make of them without a copy."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import pyarrow as pa
 
-from pgflight.device.descriptor import has_offsets, storage_type
+from pgflight.device.descriptor import ColumnExtents, Extent
+from pgflight.device.layout import children_of, has_data, has_offsets, storage_type
 
 _LIMB_BITS = 64
 
@@ -48,7 +49,7 @@ class DeviceArray:
 
 @dataclass(frozen=True, eq=False)
 class DeviceColumn:
-    """A column: Arrow's buffers, each an array of bytes; None where there is none."""
+    """A column, or a child of a nested one: Arrow's buffers, each an array of bytes; None where there is none."""
 
     field: pa.Field
     rows: int
@@ -56,7 +57,9 @@ class DeviceColumn:
     validity: DeviceArray | None
     """One bit per row, the lowest first; 1 where there is a value. None: there is no NULL."""
     buffers: tuple[DeviceArray, ...]
-    """The values; or offsets and data."""
+    """The values; or offsets, and the data of text; nothing of a struct or a fixed-size list."""
+    children: tuple["DeviceColumn", ...] = ()
+    """The elements of a list, the fields of a struct, the entries of a map, as Arrow has them."""
 
     @property
     def type(self) -> pa.DataType:
@@ -65,13 +68,17 @@ class DeviceColumn:
 
     @property
     def offsets(self) -> DeviceArray | None:
-        """Where each value of a text or binary column begins in `data`, as int32; one more than there are rows."""
-        return _seen_as(self.buffers[0], "<i4", (self.rows + 1,)) if len(self.buffers) == 2 else None
+        """Where each value of a text, list or map column begins in `data` or in its child, as int32.
+
+        One more than there are rows; None for other columns.
+        """
+        found = has_offsets(storage_type(self.type))
+        return _seen_as(self.buffers[0], "<i4", (self.rows + 1,)) if found else None
 
     @property
     def data(self) -> DeviceArray | None:
         """The bytes of all values of a text or binary column."""
-        return self.buffers[1] if len(self.buffers) == 2 else None
+        return self.buffers[1] if has_data(storage_type(self.type)) else None
 
     @property
     def values(self) -> DeviceArray:
@@ -79,6 +86,7 @@ class DeviceColumn:
 
         Dates, times, timestamps and durations are integers; decimals rows of int64 limbs, the lowest first (all
         but the last to be read as unsigned); fixed-size binary rows of bytes; booleans are packed, 8 to a byte.
+        A fixed-size list, such as a vector, is a row of a matrix.
 
         Raises
         ------
@@ -88,6 +96,9 @@ class DeviceColumn:
         kind = storage_type(self.type)
         if pa.types.is_boolean(kind):
             return self.buffers[0]
+        if pa.types.is_fixed_size_list(kind) and not pa.types.is_boolean(kind.value_type):
+            numbers = self.children[0].values
+            return _seen_as(numbers, numbers.dtype, (self.rows, kind.list_size, *numbers.shape[1:]))
         dtype, shape = _element(kind)
         return _seen_as(self.buffers[0], dtype, (self.rows, *shape))
 
@@ -135,17 +146,27 @@ class DeviceColumn:
             )
 
 
-def column_of(column: pa.Field, rows: int, null_count: int, buffers: Sequence[DeviceArray | None]) -> DeviceColumn:
-    """Make a column of its buffers in Arrow's order."""
-    validity, *values = buffers
-    there = tuple(buffer for buffer in values if buffer is not None)
-    return DeviceColumn(column, rows, null_count, validity if null_count else None, there)
+def column_of(column: pa.Field, extents: ColumnExtents, at: Callable[[Extent], DeviceArray]) -> DeviceColumn:
+    """Make a column, and its children, of where its buffers are in a region."""
+    validity, *values = [None if extent is None else at(extent) for extent in extents.buffers]
+    fields = children_of(column.type)
+    return DeviceColumn(
+        column,
+        extents.values,
+        extents.null_count,
+        validity if extents.null_count else None,
+        tuple(buffer for buffer in values if buffer is not None),
+        tuple(column_of(part, child, at) for part, child in zip(fields, extents.children, strict=True)),
+    )
 
 
 def _element(kind: pa.DataType) -> tuple[str, tuple[int, ...]]:
     """Return the element type of a value, and how many of them in what shape."""
     if has_offsets(kind):
-        raise TypeError(f"values of type {kind} differ in length: use column.offsets and column.data")
+        where = "data" if has_data(kind) else "children"
+        raise TypeError(f"values of type {kind} differ in length: use column.offsets and column.{where}")
+    if children_of(kind):
+        raise TypeError(f"values of type {kind} have no form as an array: use column.children")
     if pa.types.is_floating(kind):
         return f"<f{kind.byte_width}", ()
     if pa.types.is_unsigned_integer(kind):

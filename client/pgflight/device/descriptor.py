@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pgflight.device.cuda import IPC_HANDLE_BYTES
 from pgflight.device.errors import DescriptorError, VersionError
+from pgflight.device.layout import buffer_sizes, child_values, children_of, storage_type
 
 VERSION = 1
 MAX_BYTES = 16 << 20
@@ -18,17 +19,21 @@ MAX_ROWS = 2**31 - 1
 MAX_SLAB_BYTES = 2**48
 SLAB_GRAIN_BYTES = 2 << 20
 ALIGN_BYTES = 64
-_OFFSET_BYTES = 4
+_DATA = 2
+"""Which buffer holds the bytes of text: it alone begins anywhere."""
 
 Extent = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ColumnExtents:
-    """Where a column's buffers are: offset in the region and length, in bytes, in Arrow's order."""
+    """Where the buffers of a column, and of its children, are: offset in the region and length, in bytes."""
 
+    values: int
+    """How many there are, NULLs among them."""
     null_count: int
     buffers: tuple[Extent | None, ...]
+    children: tuple["ColumnExtents", ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,50 +104,37 @@ def parse(text: bytes, schema: pa.Schema) -> Descriptor:
     )
 
 
-def storage_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a column's buffers: an extension type's storage."""
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def has_offsets(kind: pa.DataType) -> bool:
-    """Tell whether values of a storage type are found by int32 offsets."""
-    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
-
-
-def values_bytes(kind: pa.DataType, rows: int) -> int:
-    """Return the bytes of the values of a storage type (of their offsets, if they have them).
-
-    Raises
-    ------
-    DescriptorError
-        The type's layout is not one of a device batch.
-    """
-    if has_offsets(kind):
-        return _OFFSET_BYTES * (rows + 1)
-    try:
-        width = None if kind.num_fields or pa.types.is_dictionary(kind) else kind.bit_width
-    except ValueError:  # of a type whose values differ in width
-        width = None
-    if width is None:
-        raise DescriptorError(f"a device batch has no columns of type {kind}")
-    return int((width * rows + 7) // 8)
-
-
-def _column(said: Any, field: pa.Field, rows: int, length: int) -> ColumnExtents:
+def _column(said: Any, field: pa.Field, values: int, length: int) -> ColumnExtents:
+    """Read what is said of a column, or of a child, which has so many values."""
     kind = storage_type(field.type)
     _require(isinstance(said, dict), f"column {field.name!r} is not described")
-    nulls = _number(said, "null_count", 0, rows if field.nullable else 0)
+    nulls = _number(said, "null_count", 0, values if field.nullable else 0)
     buffers = said.get("buffers")
-    wanted = 3 if has_offsets(kind) else 2
-    _require(isinstance(buffers, list) and len(buffers) == wanted, f"column {field.name!r} has other buffers")
-    least = [(rows + 7) // 8 if nulls else 0, values_bytes(kind, rows), 0]
+    least = [(values + 7) // 8 if nulls else 0, *buffer_sizes(kind, values)]
+    _require(isinstance(buffers, list) and len(buffers) == len(least), f"column {field.name!r} has other buffers")
     extents = [
-        _extent(buffer, size, length, 1 if place == 2 else ALIGN_BYTES, field.name)
-        for place, (buffer, size) in enumerate(zip(buffers or [], least[:wanted], strict=True))
+        _extent(buffer, size, length, 1 if place == _DATA else ALIGN_BYTES, field.name)
+        for place, (buffer, size) in enumerate(zip(buffers or [], least, strict=True))
     ]
     _require(None not in extents[1:], f"column {field.name!r} lacks a buffer")
     _require(not nulls or extents[0] is not None, f"column {field.name!r} lacks its validity")
-    return ColumnExtents(nulls, tuple(extents))
+    return ColumnExtents(values, nulls, tuple(extents), _children(said, field, values, length))
+
+
+def _children(said: Mapping[str, Any], field: pa.Field, values: int, length: int) -> tuple[ColumnExtents, ...]:
+    kind = storage_type(field.type)
+    fields = children_of(kind)
+    children = said.get("children", [])
+    _require(
+        isinstance(children, list) and len(children) == len(fields), f"column {field.name!r} has other children"
+    )
+    found = []
+    for child, part in zip(children, fields, strict=True):
+        _require(isinstance(child, dict), f"a child of column {field.name!r} is not described")
+        known = child_values(kind, values)
+        low, high = (0, MAX_ROWS) if known is None else (known, known)
+        found.append(_column(child, part, _number(child, "values", low, high), length))
+    return tuple(found)
 
 
 def _extent(said: Any, least: int, length: int, align: int, name: str) -> Extent | None:

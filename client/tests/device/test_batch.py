@@ -47,18 +47,38 @@ class HostCuda(Cuda):
 
 def lay_out(batch):
     """Place a batch in one piece of memory; return it and where the buffers are."""
-    pieces, columns, at = [], [], 0
-    for array in batch.columns:
+    pieces = []
+
+    def place(array):
+        if isinstance(array, pa.ExtensionArray):
+            return place(array.storage)
         extents = []
-        for buffer in array.buffers():
+        for buffer in array.buffers()[: OWN_BUFFERS.get(array.type.id)]:
             data = buffer.to_pybytes() if buffer else b""
-            extents.append((at, len(data)))
+            extents.append((sum(map(len, pieces)), len(data)))
             pieces.append(data.ljust(-(-len(data) // 64) * 64, b"\0"))
-            at += len(pieces[-1])
         if not array.null_count:
             extents[0] = None
-        columns.append(ColumnExtents(array.null_count, tuple(extents)))
-    return np.frombuffer(b"".join(pieces).ljust(64, b"\0"), np.uint8), tuple(columns)
+        return ColumnExtents(len(array), array.null_count, tuple(extents), tuple(map(place, parts_of(array))))
+
+    columns = tuple(map(place, batch.columns))
+    return np.frombuffer(b"".join(pieces).ljust(64, b"\0"), np.uint8), columns
+
+
+OWN_BUFFERS = {pa.lib.Type_STRUCT: 1, pa.lib.Type_FIXED_SIZE_LIST: 1, pa.lib.Type_LIST: 2, pa.lib.Type_MAP: 2}
+"""A nested array's buffers stand before those of its parts."""
+
+
+def parts_of(array):
+    if pa.types.is_struct(array.type):
+        return [array.field(index) for index in range(array.type.num_fields)]
+    if pa.types.is_map(array.type):
+        return [
+            pa.StructArray.from_arrays(
+                [array.keys, array.items], fields=[array.type.key_field, array.type.item_field]
+            )
+        ]
+    return [array.values] if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) else []
 
 
 class Lent:
@@ -98,6 +118,17 @@ def sample(rows=100):
         "data": pa.array([b"x" * n for n in range(rows)], pa.binary()),
         "id": pa.array([bytes([n] * 16) for n in range(rows)], pa.uuid()),
         "json": pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), pa.array(["{}"] * rows, pa.utf8())),
+        "list": pa.array([None if n % 7 == 0 else [n, None] * (n % 3) for n in range(rows)], pa.list_(pa.int32())),
+        "texts": pa.array([["ä" * n, None, ""][: n % 4] for n in range(rows)], pa.list_(pa.utf8())),
+        "pair": pa.array(
+            [None if n % 4 == 0 else {"a": n, "b": [{"c": str(n)}, None]} for n in range(rows)],
+            pa.struct([("a", pa.int64()), ("b", pa.list_(pa.struct([("c", pa.utf8())])))]),
+        ),
+        "map": pa.array([[("k", None), ("l", "x")][: n % 3] for n in range(rows)], pa.map_(pa.utf8(), pa.utf8())),
+        "vector": pa.array([[n, 1, 2] for n in range(rows)], pa.list_(pa.float32(), 3)),
+        "ids": pa.ListArray.from_arrays(
+            pa.array(range(rows + 1), pa.int32()), pa.array([bytes([n] * 16) for n in range(rows)], pa.uuid())
+        ),
     })  # fmt: skip
 
 
@@ -206,7 +237,7 @@ def test_the_schema_with_its_metadata():
     lent = Lent(sample().cast(schema))
     assert pa.schema(lent.batch).equals(schema, check_metadata=True)
     assert lent.batch.num_rows == 100
-    assert "100 rows, 13 columns" in repr(lent.batch)
+    assert "100 rows, 19 columns" in repr(lent.batch)
 
 
 def test_values_and_buffers():
@@ -234,10 +265,37 @@ def test_values_and_buffers():
     assert [each.field.name for each in lent.batch.columns] == batch.schema.names
 
 
-@pytest.mark.parametrize("name", ["text", "data", "json", "span"])
+def test_vectors_are_a_matrix():
+    lent = Lent(sample())
+    vectors = lent.batch.column("vector")
+    assert seen(vectors.values).tolist() == [[n, 1, 2] for n in range(100)]
+    assert seen(vectors.values).dtype == np.float32
+    assert vectors.values.address == vectors.children[0].values.address
+    assert vectors.offsets is vectors.data is None
+    assert vectors.buffers == ()
+
+
+def test_the_parts_of_nested_columns():
+    batch, lent = sample(), Lent(sample())
+    numbers = lent.batch.column("list")
+    assert seen(numbers.offsets).tolist() == batch["list"].offsets.to_pylist()
+    (elements,) = numbers.children
+    assert (elements.rows, elements.null_count) == (len(batch["list"].values), batch["list"].values.null_count)
+    assert numbers.data is None
+    pairs = lent.batch.column("pair")
+    assert [child.field.name for child in pairs.children] == ["a", "b"]
+    assert pairs.validity is not None
+    texts = pairs.children[1].children[0].children[0]
+    assert seen(texts.data).tobytes().decode() == "".join(str(n) for n in range(100) if n % 4)
+    (entries,) = lent.batch.column("map").children
+    assert [child.field.name for child in entries.children] == ["key", "value"]
+    assert lent.batch.column("ids").children[0].type == pa.uuid()
+
+
+@pytest.mark.parametrize("name", ["text", "data", "json", "span", "list", "pair", "map"])
 def test_columns_without_a_form_as_an_array(name):
     lent = Lent(sample())
-    with pytest.raises(TypeError, match=r"column\.(offsets|buffers)"):
+    with pytest.raises(TypeError, match=r"column\.(offsets|buffers|children)"):
         _ = lent.batch.column(name).values
 
 
@@ -248,7 +306,7 @@ def test_nulls_are_not_lost_silently(name):
         getattr(lent.batch, name)("gaps")
 
 
-@pytest.mark.parametrize("name", ["absent", 13, -1])
+@pytest.mark.parametrize("name", ["absent", 19, -1])
 def test_no_such_column(name):
     with pytest.raises(KeyError):
         Lent(sample()).batch.column(name)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pgflight.device.descriptor import SLAB_GRAIN_BYTES, Descriptor, parse
 from pgflight.device.errors import DescriptorError, VersionError
+from pgflight.device.layout import children_of
 
 SLAB = 2 * SLAB_GRAIN_BYTES
 ROWS = 100
@@ -21,6 +22,9 @@ SCHEMA = pa.schema([
     pa.field("text", pa.utf8()),
     pa.field("amount", pa.decimal128(15, 2)),
     pa.field("id", pa.uuid()),
+    pa.field("list", pa.list_(pa.utf8())),
+    pa.field("pair", pa.struct([pa.field("a", pa.int32(), nullable=False), ("v", pa.list_(pa.float32(), 3))])),
+    pa.field("map", pa.map_(pa.utf8(), pa.int64())),
 ])  # fmt: skip
 GOOD = {
     "version": 1,
@@ -37,6 +41,39 @@ GOOD = {
         {"null_count": 100, "buffers": [[960, 16], [1024, 404], [1431, 0]]},
         {"null_count": 0, "buffers": [None, [1472, 1600]]},
         {"null_count": 0, "buffers": [[3072, 64], [3136, 1600]]},
+        {
+            "null_count": 2,
+            "buffers": [[4736, 13], [4800, 404]],
+            "children": [{"values": 7, "null_count": 1, "buffers": [[5248, 1], [5312, 32], [5345, 9]]}],
+        },
+        {
+            "null_count": 0,
+            "buffers": [None],
+            "children": [
+                {"values": 100, "null_count": 0, "buffers": [None, [5376, 400]]},
+                {
+                    "values": 100,
+                    "null_count": 1,
+                    "buffers": [[5824, 13]],
+                    "children": [{"values": 300, "null_count": 0, "buffers": [None, [5888, 1200]]}],
+                },
+            ],
+        },
+        {
+            "null_count": 0,
+            "buffers": [None, [7104, 404]],
+            "children": [
+                {
+                    "values": 5,
+                    "null_count": 0,
+                    "buffers": [None],
+                    "children": [
+                        {"values": 5, "null_count": 0, "buffers": [None, [7552, 24], [7576, 5]]},
+                        {"values": 5, "null_count": 2, "buffers": [[7616, 1], [7680, 40]]},
+                    ],
+                }
+            ],
+        },
     ],
     "client": "a" * 32,
     "stream": 1,
@@ -90,7 +127,7 @@ def test_another_version(version):
         {"rows": True},
         {"columns": None},
         {"columns": GOOD["columns"][:4]},
-        {"columns": [None] * 5},
+        {"columns": [None] * 8},
         {"remote_handle": "AAAA"},
         {"remote_handle": "?" * 88},
         {"remote_handle": None},
@@ -135,6 +172,41 @@ def test_what_cannot_be(changes):
         (2, {"buffers": [[960, 16], [1024, 404], [1431, 8192]]}),
         (3, {"buffers": [None, [1472, 1599]]}),
         (4, {"buffers": [None, [3136, 1599]]}),
+        (0, {"children": [{"values": 1, "null_count": 0, "buffers": [None, [0, 64]]}]}),
+        (5, {"children": []}),
+        (5, {"children": None}),
+        (5, {"children": [None]}),
+        (5, {"buffers": [[4736, 13], [4800, 403]]}),
+        (5, {"buffers": [[4736, 13]]}),
+        (5, {"children": [{"null_count": 0, "buffers": [None, [5312, 32], [5345, 9]]}]}),
+        (5, {"children": [{"values": -1, "null_count": 0, "buffers": [None, [5312, 32], [5345, 9]]}]}),
+        (5, {"children": [{"values": 8, "null_count": 0, "buffers": [None, [5312, 32], [5345, 9]]}]}),
+        (5, {"children": [{"values": 7, "null_count": 8, "buffers": [[5248, 1], [5312, 32], [5345, 9]]}]}),
+        (5, {"children": [{"values": 7, "null_count": 0, "buffers": [None, [5312, 32], [5345, 9000]]}]}),
+        (6, {"buffers": [None, [0, 800]]}),
+        (6, {"children": GOOD["columns"][6]["children"][:1]}),
+        (6, {"children": GOOD["columns"][6]["children"][::-1]}),
+        (6, {"children": [GOOD["columns"][6]["children"][0] | {"values": 99}, GOOD["columns"][6]["children"][1]]}),
+        (
+            6,
+            {
+                "children": [
+                    GOOD["columns"][6]["children"][0] | {"null_count": 1, "buffers": [[0, 64], [5376, 400]]},
+                    GOOD["columns"][6]["children"][1],
+                ]
+            },
+        ),
+        (
+            6,
+            {
+                "children": [
+                    GOOD["columns"][6]["children"][0],
+                    GOOD["columns"][6]["children"][1]
+                    | {"children": [{"values": 299, "null_count": 0, "buffers": [None, [5888, 1200]]}]},
+                ]
+            },
+        ),
+        (7, {"children": GOOD["columns"][7]["children"][0]["children"]}),
     ],
 )
 def test_columns_that_cannot_be(index, changes):
@@ -153,10 +225,10 @@ def test_garbage(text):
 @pytest.mark.parametrize(
     "kind",
     [
-        pa.list_(pa.int32()),
-        pa.struct([("a", pa.int32())]),
+        pa.large_list(pa.int32()),
+        pa.list_view(pa.int32()),
         pa.dictionary(pa.int32(), pa.utf8()),
-        pa.list_(pa.float32(), 3),
+        pa.dense_union([pa.field("a", pa.int32())]),
         pa.string_view(),
         pa.large_utf8(),
         pa.null(),
@@ -175,11 +247,18 @@ def within(found: Descriptor):
     assert found.offset >= 0
     assert found.offset + found.length <= found.slab_bytes
     for extents, field in zip(found.columns, SCHEMA, strict=True):
-        assert 0 <= extents.null_count <= found.rows
-        assert not extents.null_count or (field.nullable and extents.buffers[0] is not None)
-        for extent in extents.buffers:
-            assert extent is None or (extent[0] >= 0 <= extent[1] and sum(extent) <= found.length)
-        assert extents.buffers[1] is not None
+        assert extents.values == found.rows
+        within_column(extents, field, found.length)
+
+
+def within_column(extents, field, length):
+    assert 0 <= extents.null_count <= extents.values
+    assert not extents.null_count or (field.nullable and extents.buffers[0] is not None)
+    for extent in extents.buffers:
+        assert extent is None or (extent[0] >= 0 <= extent[1] and sum(extent) <= length)
+    assert None not in extents.buffers[1:]
+    for child, part in zip(extents.children, children_of(field.type), strict=True):
+        within_column(child, part, length)
 
 
 def places(value, path=()):
