@@ -23,8 +23,8 @@ from kernels.layout import (
     ROW,
     SCAN_FAILED,
     SCAN_FULL,
-    SHAPE,
     VARLEN,
+    VECTOR,
 )
 from kernels.layout import SOURCE as SOURCE_OF
 
@@ -86,9 +86,9 @@ def stand_in() -> types.ModuleType:
 
 sys.modules[SHIM] = stand_in()
 
+from kernels.cuda import field, table, utf8, varlen, vector  # noqa: E402, F401
 from kernels.cuda import rows as by_row  # noqa: E402
 from kernels.cuda import segments as by_segment  # noqa: E402
-from kernels.cuda import table, utf8, varlen  # noqa: E402, F401
 
 
 @njit
@@ -137,40 +137,77 @@ def decode(wire, end, starts, ends, rows, columns, arena, data_at, cursors, tile
     """Do what the three kernels of a decode do."""
     words, longs = wire.view(np.uint64), arena[3]
     device_arena = (longs.view(np.uint32), longs.view(np.int16), longs.view(np.int32), longs)
-    count, width = columns.shape
-    at = np.int64(table.RESULTS) + count * RESULT_WIDTH
-    state = np.zeros(at + count * width, np.int64)
-    state[table.FAILURE], state[table.TEXT_FAILURE] = table.NO_FAILURE, table.NO_FAILURE
+    count, slots = columns.shape[0], sources.shape[1]
+    flat = sources.reshape(sources.size)
+    state = sheet(columns, rows)
+    table_at = np.uint64(np.int64(table.RESULTS) + count * RESULT_WIDTH)
     for index in range(count):
-        for place in range(width):
-            state[at + index * width + place] = columns[index, place]
+        state[row_at(count, index) + table.SOURCE] = max(columns[index, SOURCE_OF], 0) * slots
     bounds = np.zeros((2, rows), np.uint32)
     bounds[0, :], bounds[1, :] = starts[:rows], ends[:rows]
     for word in range((rows + 31) // 32):
-        by_row.clear_bitmaps(word, count, np.uint64(at), state, device_arena[0])
+        for index in range(count):
+            field.clear_bitmaps(word, row_at(count, index), state, device_arena[0])
     for row in range(rows):
-        by_row.decode_row(row, words, bounds, count, np.uint64(at), state, device_arena, sources)
+        by_row.decode_row(row, words, bounds, count, table_at, state, device_arena, flat)
     if state[table.FAILURE] != table.NO_FAILURE:
         return refuse(state[table.FAILURE], bounds[0], failure)
-    sums = np.zeros(1, np.int64)
-    for index in range(count):
-        column = np.uint64(at + index * width)
-        varlen.sum_column(0, 1, index, column, rows, state, device_arena, sums)
-    for slot in range(np.sum(columns[:, SHAPE] == VARLEN)):
-        index, place = varlen.place_data(slot, count, data_at, np.uint64(at), state)
-        state[table.RESULTS + np.uint64(index) * table.RESULT_WIDTH + table.DATA_AT] = np.int64(place)
-        column = np.uint64(at + index * width)
-        for thread in range(GATHER_THREADS):
-            varlen.gather(
-                thread, GATHER_THREADS, words, index, column, np.int64(place), rows, state, device_arena, sources
-            )
-    for index in range(count):
-        for place in range(RESULT_WIDTH):
-            results[index, place] = state[np.int64(table.RESULTS) + index * RESULT_WIDTH + place]
+    finish(words, data_at, count, state, device_arena, flat)
+    take_results(state, results)
     if state[table.TEXT_FAILURE] != table.NO_FAILURE:
         index = (state[table.TEXT_FAILURE] >> 8) & 0xFFFF
         return refuse(state[table.TEXT_FAILURE], sources[columns[index, SOURCE_OF]], failure)
     return 0
+
+
+@njit
+def row_at(count, index):
+    """Return where a descriptor is in the sheet of `count` columns."""
+    return table.RESULTS + np.uint64(count * RESULT_WIDTH) + np.uint64(index) * table.DESCRIPTOR_WIDTH
+
+
+@njit
+def sheet(columns, rows):
+    """Make the array that the kernels share."""
+    count, width = columns.shape
+    state = np.zeros(np.int64(row_at(count, count)), np.int64)
+    for word in (table.FAILURE, table.TEXT_FAILURE, table.ROW_FAILURE):
+        state[word] = table.NO_FAILURE
+    for index in range(count):
+        for place in range(width):
+            state[row_at(count, index) + np.uint64(place)] = columns[index, place]
+        state[row_at(count, index) + table.ITEMS] = rows
+    return state
+
+
+@njit
+def finish(words, data_at, count, state, arena, sources):
+    """Do what the last kernels of a decode do."""
+    sums = np.zeros(1, np.int64)
+    number = 0
+    for index in range(count):
+        varlen.sum_column(0, 1, index, row_at(count, index), state, arena, sums)
+    for index in range(count):
+        column = row_at(count, index)
+        if state[column + table.SHAPE] == VECTOR:
+            for thread in range(GATHER_THREADS):
+                vector.swap_numbers(thread, GATHER_THREADS, words, column, state, arena, sources)
+        if state[column + table.SHAPE] != VARLEN:
+            continue
+        found, place = varlen.place_data(number, count, data_at, row_at(count, 0), state)
+        assert found == index
+        number += 1
+        state[table.RESULTS + np.uint64(index) * table.RESULT_WIDTH + table.DATA_AT] = np.int64(place)
+        for thread in range(GATHER_THREADS):
+            varlen.gather(thread, GATHER_THREADS, words, index, column, np.int64(place), state, arena, sources)
+
+
+@njit
+def take_results(state, results):
+    """Copy what was found per column."""
+    for index in range(results.shape[0]):
+        for place in range(RESULT_WIDTH):
+            results[index, place] = state[np.int64(table.RESULTS) + index * RESULT_WIDTH + place]
 
 
 @njit

@@ -1,14 +1,17 @@
-"""Broken nested values: ``python -m tests.kernels.fuzz_nested COUNT SEED``.
+"""Broken nested values: ``python -m tests.kernels.fuzz_nested COUNT SEED [cuda]``.
 
 One compiled loop breaks a block, surveys and decodes it.  The block ends WIRE_PAD_BYTES before an inaccessible page
 and the scratch memory and the arena end at one, so a read or a write outside ends the process.  What is accepted is
-looked at: counts and offsets must be possible.
+looked at: counts and offsets must be possible.  With ``cuda`` the same is done by the other twin's device functions,
+compiled for the CPU, and both must have found the same.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -24,8 +27,12 @@ from tests.kernels.guarded import MARK, MARK_BYTES, STALE, Slab
 PAD = layout.WIRE_PAD_BYTES
 WORDS = np.array([*LENGTHS, *HUGE, 6, 1007, 25, 23], np.int64)
 ROUND = 100_000
-FINE, IMPOSSIBLE, PLACE_WRONG, WROTE_OUTSIDE = range(4)
-PROBLEMS = ("fine", "impossible offsets were accepted", "the failure's place is wrong", "a write before the arena")
+FINE, IMPOSSIBLE, PLACE_WRONG, WROTE_OUTSIDE, TWINS_DIFFER = range(5)
+ACCEPTED = -1
+PROBLEMS = (
+    "fine", "impossible offsets were accepted", "the failure's place is wrong", "a write before the arena",
+    "the twins differ",
+)  # fmt: skip
 INT4, TEXT, BOOL, INTERVAL, NUMERIC, UUID = 23, 25, 16, 1186, 1700, 2950
 NUMERIC_9_2 = (9 << 16) + 2 + 4
 
@@ -123,67 +130,141 @@ def sizes_of(nodes, counts, table):
     return at
 
 
-@numba.njit
-def check(block, end, rows, fields, nodes, table, arena, scratch, varlen):
-    """Survey and decode; return a problem, or -1 for a block that was accepted."""
-    starts, ends, places, offsets, counts, cursors, tile, sources, results, failure = scratch
-    failed = host.survey(block, starts, ends, rows, fields, nodes, places, offsets, counts, failure)
-    if failed == 0:
-        needed = sizes_of(nodes, counts, table) + end + 64 * varlen + 128
-        base = arena[0].size - (needed + 63) // 64 * 64
-        for node in range(nodes.shape[0]):
-            table[node, layout.VALIDITY_AT] += base
-            table[node, layout.VALUES_AT] += base
-        arena[0][base - MARK_BYTES : base] = MARK
-        arena[0][base:] = STALE
-        data_at = base + sizes_of(nodes, counts, nodes)
-        failed = host.decode(
-            block, end, starts, ends, rows, table[:fields], arena, data_at, cursors, tile, sources,
-            results[:fields], failure,
-        )  # fmt: skip
+def make_check(twin: Any) -> Any:
+    """Compile the check of one block by one twin."""
+
+    @numba.njit
+    def check(block, end, rows, fields, nodes, table, arena, scratch, varlen):
+        """Survey and decode; return a problem, FINE for one that was refused, or ACCEPTED."""
+        starts, ends, places, offsets, counts, cursors, tile, sources, results, failure = scratch
+        failed = twin.survey(block, starts, ends, rows, fields, nodes, places, offsets, counts, failure)
         if failed == 0:
-            for index in range(fields):
-                if table[index, layout.PLACES] < 0:
-                    data_at += (results[index, layout.DATA_BYTES] + 63) // 64 * 64
-            failed = host.decode_parts(
-                block, end, table, places, offsets, counts, arena, data_at, cursors, tile, results, failure
-            )
-        for at in range(base - MARK_BYTES, base):
-            if arena[0][at] != MARK:
-                return WROTE_OUTSIDE
-    if failed != 0:
-        node = failure[layout.COLUMN]
-        if not (0 <= node < nodes.shape[0] and 0 <= failure[layout.ROW] < counts[node]):
-            return PLACE_WRONG
-        return FINE if 0 <= failure[layout.OFFSET] <= end else PLACE_WRONG
-    for node in range(nodes.shape[0]):
-        if table[node, layout.SHAPE] in (layout.LIST, layout.MULTIRANGE, layout.MAP):
+            needed = sizes_of(nodes, counts, table) + end + 64 * varlen + 128
+            base = arena[0].size - (needed + 63) // 64 * 64
+            for node in range(nodes.shape[0]):
+                table[node, layout.VALIDITY_AT] += base
+                table[node, layout.VALUES_AT] += base
+            arena[0][base - MARK_BYTES : base] = MARK
+            arena[0][base:] = STALE
+            data_at = base + sizes_of(nodes, counts, nodes)
+            failed = twin.decode(
+                block, end, starts, ends, rows, table[:fields], arena, data_at, cursors, tile, sources,
+                results[:fields], failure,
+            )  # fmt: skip
+            if failed == 0:
+                for index in range(fields):
+                    if table[index, layout.PLACES] < 0:
+                        data_at += (results[index, layout.DATA_BYTES] + 63) // 64 * 64
+                failed = twin.decode_parts(
+                    block, end, table, places, offsets, counts, arena, data_at, cursors, tile, results, failure
+                )
+            for at in range(base - MARK_BYTES, base):
+                if arena[0][at] != MARK:
+                    return WROTE_OUTSIDE
+        if failed != 0:
+            node = failure[layout.COLUMN]
+            if not (0 <= node < nodes.shape[0] and 0 <= failure[layout.ROW] < counts[node]):
+                return PLACE_WRONG
+            return FINE if 0 <= failure[layout.OFFSET] <= end else PLACE_WRONG
+        return ACCEPTED if are_possible(table, arena, counts) else IMPOSSIBLE
+
+    return check
+
+
+@numba.njit
+def is_list(shape):
+    return shape in (layout.LIST, layout.MULTIRANGE, layout.MAP)
+
+
+@numba.njit
+def are_possible(table, arena, counts):
+    """Tell whether offsets only grow, and end where the parts do."""
+    for node in range(table.shape[0]):
+        if is_list(table[node, layout.SHAPE]):
             at = table[node, layout.VALUES_AT] // 4
             before = np.int64(0)
             for index in range(counts[node] + 1):
                 if arena[2][at + index] < before:
-                    return IMPOSSIBLE
+                    return False
                 before = arena[2][at + index]
             if before != counts[table[node, layout.CHILD]]:
-                return IMPOSSIBLE
-    return -1
+                return False
+    return True
 
 
 @numba.njit
-def campaign(count, state, sound, block, rows, fields, nodes, table, arena, scratch, varlen):
-    """Break and check; return (problem, accepted)."""
-    accepted = 0
-    for _ in range(count):
-        block[: sound.size] = sound
-        for index in range(PAD):
-            block[sound.size + index] = np.uint8(draw(state, 256))
-        if draw(state, 16) != 0:
-            break_block(state, block, sound.size, 7)
-        problem = check(block, sound.size, rows, fields, nodes, table, arena, scratch, varlen)
-        if problem > FINE:
-            return problem, accepted
-        accepted += problem < 0
-    return FINE, accepted
+def are_same(problem, nodes, mine, theirs):
+    """Compare two outcomes of a block: the failure, or the buffers up to their ends.
+
+    Of several failures a device names text last, for it looks at text only once all fields are sound.
+    """
+    table, arena, counts, results, failure = mine
+    other_table, other_arena, other_counts, other_results, other_failure = theirs
+    if problem != ACCEPTED:
+        of_text = failure[layout.CODE] == layout.NOT_UTF8 or other_failure[layout.CODE] == layout.NOT_UTF8
+        return of_text or (failure == other_failure).all()
+    for node in range(nodes.shape[0]):
+        row, other, count = table[node], other_table[node], counts[node]
+        if count != other_counts[node] or (results[node] != other_results[node]).any():
+            return False
+        for index in range(count):
+            valid = (arena[0][row[layout.VALIDITY_AT] + index // 8] >> (index % 8)) & 1
+            if valid != (other_arena[0][other[layout.VALIDITY_AT] + index // 8] >> (index % 8)) & 1:
+                return False
+            first, last = np.int64(0), np.int64(0)
+            shape = row[layout.SHAPE]
+            if shape == layout.BOOL:
+                at, other_at = row[layout.VALUES_AT] + index // 8, other[layout.VALUES_AT] + index // 8
+                if ((arena[0][at] ^ other_arena[0][other_at]) >> (index % 8)) & valid:
+                    return False
+            elif shape == layout.VARLEN or is_list(shape):
+                first, last = 4 * index, 4 * index + 8
+            elif valid or shape == layout.VECTOR:
+                first, last = row[layout.WIDTH] * index, row[layout.WIDTH] * (index + 1)
+            for at in range(first, last):
+                if arena[0][row[layout.VALUES_AT] + at] != other_arena[0][other[layout.VALUES_AT] + at]:
+                    return False
+        begin, other_begin = results[node, layout.DATA_AT], other_results[node, layout.DATA_AT]
+        for at in range(results[node, layout.DATA_BYTES]):
+            if arena[0][begin + at] != other_arena[0][other_begin + at]:
+                return False
+    return True
+
+
+def make_campaign(check: Any, check_other: Any) -> Any:
+    """Compile the loop; the second check is of the other twin, or None."""
+    compared = check_other is not None
+    other = check_other or check
+
+    @numba.njit
+    def campaign(count, state, sound, block, rows, fields, nodes, mine, theirs, varlen):
+        """Break and check; return (problem, accepted)."""
+        accepted = 0
+        for _ in range(count):
+            block[: sound.size] = sound
+            for index in range(PAD):
+                block[sound.size + index] = np.uint8(draw(state, 256))
+            if draw(state, 16) != 0:
+                break_block(state, block, sound.size, 7)
+            table, arena, scratch = mine
+            problem = check(block, sound.size, rows, fields, nodes, table, arena, scratch, varlen)
+            if problem > FINE:
+                return problem, accepted
+            if compared:
+                other_table, other_arena, other_scratch = theirs
+                found = other(
+                    block, sound.size, rows, fields, nodes, other_table, other_arena, other_scratch, varlen
+                )
+                if found > FINE:
+                    return found, accepted
+                ours = (table, arena, scratch[4], scratch[8], scratch[9])
+                yours = (other_table, other_arena, other_scratch[4], other_scratch[8], other_scratch[9])
+                if found != problem or not are_same(problem, nodes, ours, yours):
+                    return TWINS_DIFFER, accepted
+            accepted += problem < 0
+        return FINE, accepted
+
+    return campaign
 
 
 def guarded(slab_bytes: int, kind: Any, shape: tuple[int, ...]) -> Any:
@@ -192,34 +273,55 @@ def guarded(slab_bytes: int, kind: Any, shape: tuple[int, ...]) -> Any:
     return Slab(slab_bytes).tail(size).view(kind).reshape(shape)
 
 
-def main(count: int, seed: int) -> int:
+@dataclass(frozen=True)
+class Block:
+    """Rows of one case, and the offsets of their fields and ends."""
+
+    sound: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+
+def block_of(values: tuple[bytes, ...]) -> Block:
+    """Make four rows, half of them NULL."""
+    rows = [wire.message(b"D", wire.row(list(values))), wire.message(b"D", wire.row([None] * len(values)))] * 2
+    edges = np.cumsum([0, *map(len, rows)]).astype(np.uint32)
+    return Block(np.frombuffer(b"".join(rows), np.uint8), (edges[:-1] + 5).astype(np.uint32), edges[1:].copy())
+
+
+def memory_for(planned: Any, block: Block) -> tuple[Any, ...]:
+    """Allocate what one twin works in: (table, arena, scratch)."""
+    rows = block.starts.size
+    shape = (planned.nested_nodes, max(rows, block.sound.size // 4) + 1)
+    scratch = (
+        block.starts, block.ends, guarded(1 << 20, np.uint32, shape), guarded(1 << 20, np.uint32, shape),
+        np.zeros(len(planned.nodes), np.int64), np.zeros(layout.TILE_ROWS, np.uint32),
+        np.zeros(layout.TILE_WIDTH, np.int64), np.zeros((max(1, planned.varlen_columns), rows), np.uint32),
+        np.zeros((len(planned.nodes), layout.RESULT_WIDTH), np.int64), np.zeros(layout.FAILURE_WIDTH, np.int64),
+    )  # fmt: skip
+    memory = Slab(1 << 20).bytes
+    arena = (memory, memory.view(np.int16), memory.view(np.int32), memory.view(np.int64))
+    return planned.descriptors.copy(), arena, scratch
+
+
+def main(count: int, seed: int, twin: Any = None) -> int:
     """Run `count` blocks of each case; return 1 at the first problem."""
     started = time.monotonic()
+    campaign = make_campaign(make_check(host), make_check(twin) if twin else None)
     for number, (columns, values) in enumerate(CASES):
-        planned = plan(columns)
+        planned, made_of = plan(columns), block_of(values)
         assert planned.nested_nodes and not any(planned.casts)
-        rows = [wire.message(b"D", wire.row(list(values))), wire.message(b"D", wire.row([None] * len(values)))] * 2
-        sound = np.frombuffer(b"".join(rows), np.uint8)
-        edges = np.cumsum([0, *map(len, rows)]).astype(np.uint32)
-        capacity = max(len(rows), sound.size // 4) + 1
-        shape = (planned.nested_nodes, capacity)
-        scratch = (
-            (edges[:-1] + 5).astype(np.uint32), edges[1:].copy(), guarded(1 << 20, np.uint32, shape),
-            guarded(1 << 20, np.uint32, shape), np.zeros(len(planned.nodes), np.int64),
-            np.zeros(layout.TILE_ROWS, np.uint32), np.zeros(layout.TILE_WIDTH, np.int64),
-            np.zeros((max(1, planned.varlen_columns), len(rows)), np.uint32),
-            np.zeros((len(planned.nodes), layout.RESULT_WIDTH), np.int64), np.zeros(layout.FAILURE_WIDTH, np.int64),
-        )  # fmt: skip
-        memory = Slab(1 << 20).bytes
-        arena = (memory, memory.view(np.int16), memory.view(np.int32), memory.view(np.int64))
-        block = Slab(1 << 16).tail(sound.size + PAD)
+        mine, theirs = memory_for(planned, made_of), memory_for(planned, made_of)
+        size = made_of.sound.size + PAD
+        size += -size % 8 if twin else 0  # a device sees whole words
+        block = Slab(1 << 16).tail(size)
         state = np.array([(seed * 8 + number + 1) * 0x9E3779B97F4A7C15 % 2**64 | 1], np.uint64)
         done = accepted = 0
         while done < count:
             before, share = int(state[0]), min(ROUND, count - done)
             problem, good = campaign(
-                share, state, sound, block, len(rows), len(columns), planned.descriptors,
-                planned.descriptors.copy(), arena, scratch, planned.varlen_nodes,
+                share, state, made_of.sound, block, made_of.starts.size, len(columns), planned.descriptors,
+                mine, theirs, planned.varlen_nodes,
             )  # fmt: skip
             done, accepted = done + share, accepted + good
             if problem != FINE:
@@ -231,4 +333,5 @@ def main(count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    other = importlib.import_module("tests.kernels.compiled_nested") if sys.argv[3:] == ["cuda"] else None
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), other))

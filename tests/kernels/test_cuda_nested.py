@@ -15,7 +15,6 @@ from kernels.errors import DecodeError
 from kernels.plan import plan
 from tests.helpers import oracle
 from tests.kernels.cuda_twin import (
-    ROUNDS,
     SIMULATED,
     decode_block,
     device_decoder,
@@ -178,7 +177,7 @@ def test_the_row_of_a_deep_failure() -> None:
     assert "UTF-8" in str(failure)
 
 
-@pytest.mark.parametrize("seed", range((10 if SIMULATED else 100) * ROUNDS))
+@pytest.mark.parametrize("seed", range(5 if SIMULATED else 500))
 def test_broken_blocks(seed: int) -> None:
     """Words and bytes inside the rows are damaged: the outcomes are the same, to the last word of the error."""
     source = random.Random(f"nested:{seed}")
@@ -218,3 +217,17 @@ def test_batches_of_a_block() -> None:
     assert sum(batch.num_rows for batch in batches) == 40
     whole = [batch.column(0) for batch in on_host_planned(planned, received)]
     assert facts(pa.concat_arrays([batch.column(0) for batch in batches])) == facts(pa.concat_arrays(whole))
+
+
+@pytest.mark.skipif(SIMULATED, reason="the simulator would take hours")
+@every_geometry
+def test_large_blocks(geometry: Any) -> None:
+    source = random.Random(4)
+    for columns, values in CASES:
+        planned = plan(columns)
+        received = mixed(source, values, 3000, 0.2) * 10
+        decoder = device_decoder(planned, "extended", geometry=geometry, batch_bytes=64 << 20)
+        (batch,) = decode_block(decoder, received)
+        host_batches = on_host_planned(planned, received)
+        for index, column in enumerate(batch.columns):
+            assert facts(column) == facts(pa.concat_arrays([each.column(index) for each in host_batches]))

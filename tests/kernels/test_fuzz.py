@@ -18,6 +18,7 @@ from tests.kernels.guarded import GuardedPool, Slab, exact_block
 ROOT = Path(__file__).parents[2]
 REPLIES = 20_000
 BLOCKS = 300_000
+NESTED_BLOCKS = 50_000
 LONG_REPLIES = 1_000_000
 LONG_BLOCKS = 50_000_000
 TAIL = 3000
@@ -50,6 +51,11 @@ def test_broken_nested_values() -> None:
     run("fuzz_nested", BLOCKS, 1, timeout_s=150)
 
 
+def test_broken_nested_values_for_the_cuda_twin() -> None:
+    """The device functions, compiled for the CPU, find what the host's do, to the byte."""
+    run("fuzz_nested", NESTED_BLOCKS, 2, "cuda", timeout_s=170)
+
+
 def test_text_for_the_cuda_twin() -> None:
     run("text_compiled", timeout_s=170)
 
@@ -80,6 +86,13 @@ def test_many_broken_blocks(seed: int) -> None:
 @pytest.mark.parametrize("seed", [2, 3])
 def test_many_broken_blocks_for_the_cuda_twin(seed: int) -> None:
     run("fuzz_compiled", LONG_BLOCKS, seed, "cuda", timeout_s=3600)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_many_broken_nested_values_for_the_cuda_twin(seed: int) -> None:
+    run("fuzz_nested", LONG_BLOCKS // 5, seed, "cuda", timeout_s=3600)
 
 
 def test_the_guard_page_kills() -> None:
