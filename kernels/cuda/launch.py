@@ -42,6 +42,8 @@ def launch(function: Any, blocks: int | tuple[int, int], threads: int, stream: i
         if isinstance(argument, int):
             words.append(argument)
             kinds.append(None)
+        elif not argument.flags.c_contiguous:
+            raise ValueError("a kernel's arrays must be contiguous")
         else:  # as Numba lays it out: two addresses that are not used, sizes, address, shape, strides
             words += (
                 0,
@@ -57,7 +59,8 @@ def launch(function: Any, blocks: int | tuple[int, int], threads: int, stream: i
     key = (*kinds, device)
     entry = _started.get(key)
     if entry is None:
-        function[blocks, threads, cuda.external_stream(stream) if stream else 0](*arguments)
+        numbers = [int(argument) if isinstance(argument, int) else argument for argument in arguments]
+        function[blocks, threads, cuda.external_stream(stream) if stream else 0](*numbers)
         _started[key] = _entry(function, arguments)
         return
     packed = np.array(words, np.int64)

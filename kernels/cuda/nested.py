@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from kernels import layout
-from kernels.cuda._cuda import launch
 from kernels.cuda.decode import finish
 from kernels.cuda.field import unpack, unpack_part
 from kernels.cuda.geometry import Geometry
+from kernels.cuda.launch import launch
 from kernels.cuda.memory import Scratch, download, upload
 from kernels.cuda.parts import locate_kernel, offsets_kernel, parts_kernel, survey_kernel
 from kernels.cuda.segments import START
