@@ -1,10 +1,15 @@
-"""Batches that are lent: the server in its process, the client here, simulated kernels, memory in mapped files."""
+"""Batches that are lent: the server in its process, the client here; on a GPU, and simulated in mapped files."""
 
 from __future__ import annotations
 
 import gc
 import json
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pyarrow as pa
@@ -14,22 +19,49 @@ from pyarrow import flight
 import pgflight
 from demo.postgres import EmbeddedPostgres
 from demo.synthetic import NULLS
+from kernels.backend import gpus_present
 from pgflight.client import Client
 from pgflight.device import LeaseConnections, LeaseError
 from tests.helpers.server import ServerProcess
 from tests.helpers.waiting import eventually
 from tests.transport.device.reader_process import HostReaderCuda
 
-ROWS = 60
+ROWS = {"simulated": 60, "gpu": 200_000}
 FLAGS = (
     "--decode", "gpu", "--block-mib", "1", "--pinned-blocks", "16",
     "--lease-memory-mib", "8", "--lease-slab-mib", "4", "--lease-client-mib", "8",
 )  # fmt: skip
 
 
+WORLDS = ["simulated", *([pytest.param("gpu", marks=pytest.mark.gpu)] if gpus_present() else [])]
+READER = """
+import random, sys, time
+import pgflight
+from pgflight.device import LeaseConnections
+client = pgflight.connect(sys.argv[1])
+if sys.argv[3] == "simulated":
+    from tests.transport.device.reader_process import HostReaderCuda
+    client._leases = LeaseConnections(HostReaderCuda)
+held = []
+for batch in client.query(sys.argv[2], output="cuda-ipc", streams=1).device_batches():
+    held.append(batch)
+    print(batch.num_rows, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def where(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def gpu_server(postgres: EmbeddedPostgres) -> Iterator[ServerProcess]:
-    NULLS.fill(postgres.dsn(), ROWS)
+def gpu_server(postgres: EmbeddedPostgres, where: str) -> Iterator[ServerProcess]:
+    NULLS.fill(postgres.dsn(), ROWS[where])
+    if where == "gpu":
+        with ServerProcess(postgres.dsn(), *FLAGS) as process:
+            yield process
+        return
     environment = {"NUMBA_ENABLE_CUDASIM": "1"}
     with ServerProcess(
         postgres.dsn(), *FLAGS, environment=environment, module="tests.flight_server.simulated_gpu"
@@ -38,9 +70,10 @@ def gpu_server(postgres: EmbeddedPostgres) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-def gpu_client(gpu_server: ServerProcess) -> Iterator[Client]:
+def gpu_client(gpu_server: ServerProcess, where: str) -> Iterator[Client]:
     with pgflight.connect(gpu_server.uri) as connected:
-        connected._leases = LeaseConnections(HostReaderCuda)
+        if where == "simulated":
+            connected._leases = LeaseConnections(HostReaderCuda)
         yield connected
 
 
@@ -50,11 +83,11 @@ def held(client: Client) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("options", [{"streams": 1}, {"streams": 2, "ordered": True}], ids=str)
-def test_the_values_are_those_of_host_batches(gpu_client: Client, options: dict[str, object]) -> None:
+def test_the_values_are_those_of_host_batches(gpu_client: Client, where: str, options: dict[str, object]) -> None:
     expected = gpu_client.table(NULLS.table, decode="cpu", **options).to_arrow()
     reader = gpu_client.table(NULLS.table, output="cuda-ipc", **options)
     batches = [batch.to_arrow() for batch in reader.device_batches()]
-    assert sum(batch.num_rows for batch in batches) == reader.progress.rows == ROWS
+    assert sum(batch.num_rows for batch in batches) == reader.progress.rows == ROWS[where]
     assert pa.Table.from_batches(batches).equals(expected)
 
 
@@ -144,6 +177,32 @@ def test_decode_cpu_contradicts(gpu_client: Client) -> None:
 def test_a_server_without_gpus_says_so(server: ServerProcess) -> None:
     with pgflight.connect(server.uri) as client, pytest.raises(pa.ArrowInvalid, match="decodes on the CPU"):
         client.query("select 1 as a", output="cuda-ipc")
+
+
+@pytest.mark.timeout(500)
+def test_clients_that_are_killed_leave_nothing(gpu_server: ServerProcess, gpu_client: Client, where: str) -> None:
+    kills, rows, at_once = (2, 20, 1) if where == "simulated" else (200, 2_000_000, 12)
+    sql = f"select g, 'text ' || g as t from generate_series(1, {rows}) g"
+    assert len(list(gpu_client.query(sql, output="cuda-ipc").device_batches())) > 0  # made what is made once
+    gpu_client._leases.close()
+    eventually(lambda: held(gpu_client) == (0, 0, 0))
+    base = gpu_client.info()["gpu"]
+    size, descriptors = gpu_server.process.memory_info().rss, gpu_server.process.num_fds()
+    command = [sys.executable, "-c", READER, gpu_server.uri, sql, where]
+
+    def kill_one(turn: int) -> None:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+            assert reader.stdout.readline()
+            time.sleep(random.Random(turn).random() / 10)  # somewhere in the read: there is nothing to wait for
+            reader.kill()
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(kill_one, range(kills)))
+    eventually(lambda: held(gpu_client) == (0, 0, 0))
+    eventually(lambda: gpu_client.info()["gpu"]["quarantined_bytes"] == 0)
+    assert gpu_client.info()["gpu"]["slab_bytes"] <= max(base["slab_bytes"], 8 << 20)
+    eventually(lambda: gpu_server.process.num_fds() <= descriptors + 8)
+    assert gpu_server.process.memory_info().rss < size + (256 << 20)
 
 
 def test_a_released_batch_is_not_read(gpu_client: Client) -> None:
