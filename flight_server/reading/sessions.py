@@ -65,7 +65,12 @@ class Sessions:
         self._decodings = decodings
 
     def streams(self, request: ReadRequest) -> int:
-        """Return how many sessions a read may use."""
+        """Return how many sessions a read may use.
+
+        Device batches in order are read by one: what others read early would hold the memory that it waits for.
+        """
+        if request.options.ordered and request.options.output != "host":
+            return 1
         wanted = request.options.streams or min(self.limits.max_streams, os.cpu_count() or 1)
         return min(wanted, self.pool.max_connections)
 

@@ -91,6 +91,12 @@ def test_the_values_are_those_of_host_batches(gpu_client: Client, where: str, op
     assert pa.Table.from_batches(batches).equals(expected)
 
 
+def test_in_order_by_one_stream(gpu_client: Client) -> None:
+    """Others would read ahead into the memory that the first one waits for."""
+    facts = gpu_client.explain(NULLS.table, output="cuda-ipc", streams=2, ordered=True)
+    assert (facts["streams"], facts["parts"]) == (1, 1)
+
+
 def test_collecting_copies_to_the_host(gpu_client: Client) -> None:
     sql = "select g, 'text ' || g as t from generate_series(1, 20) g"
     assert gpu_client.query(sql, output="cuda-ipc").to_arrow().equals(gpu_client.query(sql).to_arrow())
