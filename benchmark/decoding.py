@@ -19,8 +19,9 @@ from kernels.plan import plan
 from kernels.typing import Uint8s
 from transport.memory import RegionPool
 from transport.messages import Request
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 BLOCK_BYTES = 1 << 20
 PAD_BYTES = 64

@@ -16,10 +16,11 @@ from functools import cache
 from benchmark.target import Drained, Target
 from transport.memory import RegionPool
 from transport.messages import Request
+from transport.opening import SessionOptions
 from transport.partition import PageRange
 from transport.pool import ConnectionPool, PoolOptions
 from transport.reply import Reply
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 MEMORY_BYTES = 64 << 20
 TAIL_BYTES = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -167,6 +167,10 @@ Parts = dict[int, list[tuple[str, int, int]]]
 """Per type the (name, OID, type modifier) of its parts."""
 
 
+Origins = Mapping[tuple[int, int], tuple[bool, str | None]]
+"""NOT NULL and comment of tables' columns, by the table's OID and the column's number."""
+
+
 class TypeCache:
     """Remembers what the OIDs of one database mean.  Thread-safe; a type's OID never changes its meaning.
 
@@ -228,7 +232,10 @@ class TypeCache:
 
 
 def describe_result(
-    connection: Connection, types: TypeCache, described: abc.PGresult, *, trust_not_null: bool
+    connection: Connection,
+    types: TypeCache,
+    described: abc.PGresult,
+    comments: Mapping[tuple[int, int], str] | None,
 ) -> tuple[Column, ...]:
     """Turn a Describe into columns.
 
@@ -239,8 +246,9 @@ def describe_result(
     types : TypeCache
     described : PGresult
         Result of ``describe_prepared``.
-    trust_not_null : bool
-        The statement reads one relation as it is: NOT NULL then holds for the result as well.
+    comments : mapping or None
+        Of tables' columns, by OID and number.  None where the statement reads one relation as it is: NOT NULL then
+        holds for the result as well, and both are asked for.
     """
     found = [
         _Field(
@@ -252,8 +260,9 @@ def describe_result(
         )
         for index in range(described.nfields)
     ]
-    columns = _complete(connection, types, found)
-    return columns if trust_not_null else tuple(replace(column, not_null=False) for column in columns)
+    if comments is None:
+        return _complete(connection, types, found, _origins(connection, found))
+    return _complete(connection, types, found, {place: (False, text) for place, text in comments.items()})
 
 
 def list_tables(connection: Connection, types: TypeCache, pattern: str = "%") -> list[Table]:
@@ -266,7 +275,7 @@ def list_tables(connection: Connection, types: TypeCache, pattern: str = "%") ->
         # A result shows a domain as its base type, so the list does too.
         base, base_typmod = bases[oid]
         found.append(_Field(name, base, typmod if base == oid else base_typmod, relation_oid, number))
-    completed = zip(rows, _complete(connection, types, found), strict=True)
+    completed = zip(rows, _complete(connection, types, found, _origins(connection, found)), strict=True)
     tables = []
     for (schema, name, count, estimated_rows, estimated_bytes), members in groupby(
         completed, lambda pair: pair[0][:5]
@@ -282,12 +291,13 @@ def estimate(connection: Connection, relation: str) -> tuple[int, int]:
     return (row[0], row[1]) if row else (-1, -1)
 
 
-def _complete(connection: Connection, types: TypeCache, found: Sequence[_Field]) -> tuple[Column, ...]:
+def _complete(
+    connection: Connection, types: TypeCache, found: Sequence[_Field], origins: Origins
+) -> tuple[Column, ...]:
     """Add what the catalog knows of types and origins."""
     parts = types.parts_of(connection, [field.type_oid for field in found])
     inner = [oid for members in parts.values() for _, oid, _ in members]
     infos = types.look_up(connection, [*(field.type_oid for field in found), *inner])
-    origins = _origins(connection, found)
     displays = types.displayed(connection, [(field.type_oid, field.typmod) for field in found])
     columns = []
     for field, display in zip(found, displays, strict=True):
@@ -322,7 +332,7 @@ def column_of(
     )
 
 
-def _origins(connection: Connection, found: Sequence[_Field]) -> dict[tuple[int, int], tuple[bool, str | None]]:
+def _origins(connection: Connection, found: Sequence[_Field]) -> Origins:
     """Return (not null, comment) of the table columns a result comes from."""
     known = sorted(
         {(field.relation_oid, field.number) for field in found if field.relation_oid and field.number > 0}

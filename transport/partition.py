@@ -36,14 +36,6 @@ left join pg_catalog.pg_am m on m.oid = c.relam
 order by c.oid
 """
 
-# A relation that was truncated or rewritten after the snapshot was taken looks empty to it.  The catalog as the
-# snapshot sees it and the file the relation has now tell the two apart; every relation read so far is locked.
-REWRITTEN_SQL = """
-select c.relname::pg_catalog.text from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
-where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation' and c.relkind in ('r', 'm')
-  and c.relfilenode <> 0 and c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
-"""
-
 MIN_RANGE_PAGES = 128
 MAX_RANGE_PAGES = 4096
 ORDERED_RANGE_PAGES = 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
@@ -19,7 +18,9 @@ from transport import catalog, partition, snapshot, statements, volatility
 from transport.catalog import Connection, Table
 from transport.failures import translated
 from transport.libpq import hang_up
+from transport.locked import LOCKED_SQL, REWRITTEN_SQL, Locked
 from transport.messages import Request
+from transport.opening import SessionOptions, opening
 from transport.partition import Leaf
 from transport.pool import ConnectionPool
 from transport.reader import Reader, open_reader
@@ -29,15 +30,8 @@ from transport.volatility import Mutable
 
 log = structlog.get_logger("pgflight.transport")
 
-# The second statement takes the snapshot: from then on READ ONLY cannot be undone from within a query.
-BEGIN_SQL = """
-begin isolation level repeatable read read only;
-{snapshot}
-select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true){more}
-"""
-SEARCH_PATH = ", set_config('search_path', {path}, true)"
-NO_PARALLEL_QUERY = ", set_config('max_parallel_workers_per_gather', '0', true)"
-IDLE_TIMEOUT = ", set_config('idle_in_transaction_session_timeout', '{idle_ms}', true)"
+END_SQL = "rollback; deallocate all; select pg_catalog.pg_advisory_unlock_all()"
+"""Undoes all, and forgets what a READ ONLY transaction can leave behind in PostgreSQL's session."""
 CANCEL_WAIT_S = 1.0
 
 
@@ -61,44 +55,6 @@ class MakeReply(Protocol):
 STATUS_LETTERS = {pq.TransactionStatus.INTRANS: "T", pq.TransactionStatus.INERROR: "E"}
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """How a session reads.
-
-    Parameters
-    ----------
-    block_bytes : int
-        Size of the block that is filled and decoded at once.
-    max_row_bytes : int
-        Largest row that is served.
-    statement_timeout_s : float or None
-        Passed to PostgreSQL; None for no limit.
-    lock_timeout_s : float
-        How long to wait for a lock that somebody's DDL holds.
-    reader : str
-        ``auto``, or one reader's name.
-    parallel_query : bool
-        Whether PostgreSQL may use parallel workers of its own.  A page range is read by one process: planned in
-        parallel it would scan the whole table.
-    idle_timeout_s : float or None
-        PostgreSQL ends the session when it has been idle for so long; None for the server's own setting.
-    patience_s : float
-        How long a block that is not full may wait for more, after the first block.
-    search_path : str
-        The schema in which names without one are looked up; empty for the role's own path.
-    """
-
-    block_bytes: int = 1 << 20
-    max_row_bytes: int = 256 << 20
-    statement_timeout_s: float | None = None
-    lock_timeout_s: float = 30.0
-    reader: str = "auto"
-    parallel_query: bool = True
-    idle_timeout_s: float | None = None
-    patience_s: float = 0.05
-    search_path: str = ""
-
-
 class Session:
     """A connection of the pool inside ``BEGIN … READ ONLY``, used by one thread.
 
@@ -110,6 +66,8 @@ class Session:
         One that was taken from the pool; by default the session takes one.
     snapshot : Snapshot, optional
         An exported snapshot to read, whose exporter must still be in its transaction.
+
+    The transaction begins, and takes its snapshot, with what is asked first: that saves an exchange.
 
     Leaving the context always ends the transaction by ROLLBACK.  The connection returns to the pool only if its
     last reply was read up to ReadyForQuery and libpq agrees about the transaction; else it is closed.
@@ -127,15 +85,27 @@ class Session:
         self._options = options
         self._reply: Reply | None = None
         self._snapshot = snapshot
-        self._connection: Connection = connection or pool.take()[0]
+        self._lent: Connection = connection or pool.take()[0]
+        self._unsent: tuple[str, ...] = ()
+        self._locked: Locked | None = None
+        self._ended = False
         self.reader_name = ""
+
+    @property
+    def _connection(self) -> Connection:
+        """The connection, in its transaction: whoever takes it may lock more than was looked at."""
+        self._locked = None
+        if self._unsent:
+            unsent, self._unsent = self._unsent, ()
+            self._lent.execute(";".join(unsent).encode())
+        return self._lent
 
     def __enter__(self) -> Self:
         try:
             with translated():
                 self._begin()
         except BaseException as failure:
-            self._pool.discard(self._connection)
+            self._pool.discard(self._lent)
             if self._snapshot and isinstance(failure, PostgresError) and failure.sqlstate in snapshot.GONE:
                 raise SnapshotEndedError from failure
             raise
@@ -145,35 +115,23 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._reply is not None and not self._settle(self._reply):
-            self._pool.discard(self._connection)
+            self._pool.discard(self._lent)
             return
         try:
-            self._end()
+            if not self._ended:
+                self._end()
         except psycopg.Error as failure:
             log.info("rollback failed", error=str(failure))
-            self._pool.discard(self._connection)
+            self._pool.discard(self._lent)
             return
-        self._pool.give_back(self._connection)
+        self._pool.give_back(self._lent)
 
     def _end(self) -> None:
-        """Undo all, and forget what a READ ONLY transaction can leave behind in PostgreSQL's session."""
-        self._connection.execute(b"rollback; deallocate all; select pg_catalog.pg_advisory_unlock_all()")
+        self._lent.execute(END_SQL.encode())
 
     def _begin(self) -> None:
-        timeout_s, idle_s = self._options.statement_timeout_s, self._options.idle_timeout_s
-        more = "" if self._options.parallel_query else NO_PARALLEL_QUERY
-        if self._options.search_path:
-            more += SEARCH_PATH.format(path=literal(identifier(self._options.search_path)))
-        if idle_s is not None:
-            more += IDLE_TIMEOUT.format(idle_ms=max(1, int(idle_s * 1000)))
-        self._connection.execute(
-            BEGIN_SQL.format(
-                statement_ms=0 if timeout_s is None else max(1, int(timeout_s * 1000)),
-                lock_ms=int(self._options.lock_timeout_s * 1000),
-                snapshot=self._snapshot.import_sql if self._snapshot else "",
-                more=more,
-            ).encode()
-        )
+        """Begin with what is asked first, in one exchange; at once with another's snapshot, for it may be gone."""
+        self._unsent = opening(self._options, self._snapshot)
         if self._snapshot:
             seen = snapshot.facts(self._connection)
             if seen != (self._snapshot.content, self._snapshot.server):
@@ -182,7 +140,7 @@ class Session:
     @property
     def backend_pid(self) -> int:
         """Process ID of the backend."""
-        return self._connection.info.backend_pid
+        return self._lent.info.backend_pid
 
     def describe(self, sql: str, *, parameters: int = 0, trust_not_null: bool = False) -> tuple[Column, ...]:
         """Parse one statement and return its result columns, without running it.
@@ -208,24 +166,28 @@ class Session:
                 raise RequestError(f"the statement takes {described.nparams} parameters, {parameters} were given")
             if described.nfields == 0:
                 raise RequestError("the statement returns no columns: only reading is served")
-            return catalog.describe_result(
-                self._connection, self._pool.types, described, trust_not_null=trust_not_null
-            )
+            return self._columns(described, trust_not_null=trust_not_null)
 
     def describe_any(self, sql: str) -> tuple[tuple[int, ...], tuple[catalog.TypeInfo, ...], tuple[Column, ...]]:
         """Parse one statement of any kind and return its parameters' OIDs and types, and its result's columns."""
-        types = self._pool.types
         with translated():
             described = self._parse(sql)
             oids = tuple(described.param_type(index) for index in range(described.nparams))
-            known = types.look_up(self._connection, oids)
-            columns = catalog.describe_result(self._connection, types, described, trust_not_null=False)
+            known = self._pool.types.look_up(self._lent, oids)
+            columns = self._columns(described)
         return oids, tuple(known[oid] for oid in oids), columns
 
     def _parse(self, sql: str) -> pq.abc.PGresult:
         if "\0" in sql:
             raise RequestError("the statement contains a zero byte")
-        return statements.describe(self._connection, sql)
+        unsent, self._unsent = self._unsent, ()
+        described, locked = statements.describe(self._lent, sql, before=unsent, after=LOCKED_SQL)
+        self._locked = Locked.of(locked)
+        return described
+
+    def _columns(self, described: pq.abc.PGresult, *, trust_not_null: bool = False) -> tuple[Column, ...]:
+        comments = None if trust_not_null or self._locked is None else self._locked.comments
+        return catalog.describe_result(self._lent, self._pool.types, described, comments)
 
     def names(self, sql: str, wanted: Sequence[str]) -> set[str]:
         """Return the first column of a query of the catalog that takes a list of names as ``$1``."""
@@ -301,8 +263,10 @@ class Session:
 
         The snapshot sees such a relation empty; a new transaction reads it right.
         """
+        if self._locked is not None:  # nothing has been asked since
+            return self._locked.rewritten
         with translated():
-            return [row[0] for row in self._connection.execute(partition.REWRITTEN_SQL).fetchall()]
+            return [row[0] for row in self._connection.execute(REWRITTEN_SQL.encode()).fetchall()]
 
     def require_unwritten(self) -> None:
         """Prove that nothing that was read was truncated or rewritten after the snapshot was taken.
@@ -312,14 +276,19 @@ class Session:
         OverloadedError
             Something was; the same read, started again, is right.
         """
-        names = self.rewritten()
-        if names:
-            raise OverloadedError(f"{names[0]!r} was truncated or rewritten while the read began: read again")
+        _refuse(self.rewritten())
+
+    def conclude(self) -> None:
+        """End the transaction after the last read, and `require_unwritten`, in one exchange."""
+        with translated():
+            rows = statements.script(self._lent, f"{REWRITTEN_SQL};{END_SQL}")[0]
+        self._ended = True
+        _refuse([name for (name,) in rows])
 
     def restart(self) -> None:
         """End the transaction and begin another, with a new snapshot."""
         with translated():
-            self._connection.execute(b"rollback")
+            self._lent.execute(b"rollback")
             self._begin()
 
     def run(
@@ -350,7 +319,7 @@ class Session:
 
     def hang_up(self) -> None:
         """End the conversation from another thread; the session's own then fails, and closes the connection."""
-        hang_up(self._connection)
+        hang_up(self._lent)
 
     def abandon(self) -> None:
         """Cancel what is being read, drop what has been sent of it, and give the connection back to libpq."""
@@ -377,16 +346,11 @@ class Session:
             return False
         reply.release()
         # Without a status nothing was asked: the transaction is as libpq knows it.
-        ours, libpqs = reply.status or "T", self._connection.pgconn.transaction_status
+        ours, libpqs = reply.status or "T", self._lent.pgconn.transaction_status
         # libpq did not see an error that we read: it still says INTRANS, and ROLLBACK puts that right.
         return ours in ("T", "E") and libpqs in STATUS_LETTERS
 
 
-def identifier(name: str) -> str:
-    """Quote an identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Quote a string; `ConnectionPool` sets standard_conforming_strings."""
-    return "'" + text.replace("'", "''") + "'"
+def _refuse(rewritten: Sequence[str]) -> None:
+    if rewritten:
+        raise OverloadedError(f"{rewritten[0]!r} was truncated or rewritten while the read began: read again")

@@ -13,6 +13,8 @@ from transport.failures import require_ok, translated
 from transport.readiness import wait_for
 
 Row = Sequence[str | None]
+Texts = list[tuple[str, ...]]
+"""Rows of text."""
 LOOK_S = 0.1
 """How often a waiting caller looks whether it is still wanted."""
 GROUP_ROWS = 256
@@ -55,8 +57,17 @@ def run(connection: Connection, sql: str, rows: Sequence[Row], check: Callable[[
             talk.settle()
 
 
-def describe(connection: Connection, sql: str) -> abc.PGresult:
+def describe(connection: Connection, sql: str, *, before: Sequence[str], after: str) -> tuple[abc.PGresult, Texts]:
     """Parse a statement and return its description, in one exchange.
+
+    Parameters
+    ----------
+    connection : Connection
+    sql : str
+    before : sequence of str
+        Statements that are run first.
+    after : str
+        A query that is run when the statement has been parsed; its rows are returned as well.
 
     Raises
     ------
@@ -65,7 +76,22 @@ def describe(connection: Connection, sql: str) -> abc.PGresult:
     """
     talk = _Talk(connection, _go_on)
     try:
-        return talk.describe(sql)
+        return talk.describe(sql, before, after)
+    finally:
+        talk.settle()
+
+
+def script(connection: Connection, sql: str) -> list[Texts]:
+    """Run statements of our own in one exchange; return the rows of each.
+
+    Raises
+    ------
+    PostgresError
+        PostgreSQL refuses one; those after it are not run.
+    """
+    talk = _Talk(connection, _go_on)
+    try:
+        return [_texts(result) for result in talk.script(sql)]
     finally:
         talk.settle()
 
@@ -91,13 +117,20 @@ class _Talk:
         counts = [self._group(rows[at : at + GROUP_ROWS]) for at in range(0, max(1, len(rows)), GROUP_ROWS)]
         return sum(counts) if min(counts) >= 0 else -1
 
-    def describe(self, sql: str) -> abc.PGresult:
+    def describe(self, sql: str, before: Sequence[str], after: str) -> tuple[abc.PGresult, Texts]:
         self._pgconn.enter_pipeline_mode()
+        for first in before:
+            self._pgconn.send_query_params(first.encode(), None)
         self._pgconn.send_prepare(b"", sql.encode())
         self._pgconn.send_describe_prepared(b"")
+        self._pgconn.send_query_params(after.encode(), None)
         self._pgconn.pipeline_sync()
-        _, described = self._results()
-        return described
+        *_, described, last = self._results()
+        return described, _texts(last)
+
+    def script(self, sql: str) -> list[abc.PGresult]:
+        self._pgconn.send_query(sql.encode())
+        return self._results()
 
     def settle(self) -> None:
         """Leave the connection idle: cancel what is under way, and read its end."""
@@ -157,6 +190,12 @@ class _Talk:
 
 def _go_on() -> None:
     """Wait for the end of what was cancelled, whoever still wants it."""
+
+
+def _texts(result: abc.PGresult) -> Texts:
+    columns = range(result.nfields)
+    rows = ([result.get_value(row, column) or b"" for column in columns] for row in range(result.ntuples))
+    return [tuple(value.decode() for value in row) for row in rows]
 
 
 def _counted(results: Sequence[abc.PGresult]) -> int:

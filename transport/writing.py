@@ -13,7 +13,8 @@ from psycopg import pq
 from kernels.errors import ConnectionLostError, OutcomeUnknownError, PostgresError, RequestError
 from transport import statements
 from transport.failures import from_psycopg, translated
-from transport.session import Session, identifier, literal
+from transport.opening import identifier, literal
+from transport.session import Session
 from transport.statements import Row
 
 BEGIN_SQL = """
@@ -36,13 +37,12 @@ class WriteSession(Session):
         self._pool.scrub(self._connection)
 
     def _begin(self) -> None:
-        timeout_s = self._options.statement_timeout_s
         path = self._options.search_path
         self._connection.execute(
             BEGIN_SQL.format(
                 isolation=ISOLATION,
-                statement_ms=0 if timeout_s is None else max(1, int(timeout_s * 1000)),
-                lock_ms=int(self._options.lock_timeout_s * 1000),
+                statement_ms=self._options.statement_ms,
+                lock_ms=self._options.lock_ms,
                 more=f", set_config('search_path', {literal(identifier(path))}, true)" if path else "",
             ).encode()
         )
@@ -139,14 +139,14 @@ class BareSession(Session):
         self._pool.scrub(self._connection)
 
     def _begin(self) -> None:
-        timeout_s, path = self._options.statement_timeout_s, self._options.search_path
+        path = self._options.search_path
         self._connection.execute(
             "select pg_catalog.set_config('statement_timeout', %s, false), "
             "pg_catalog.set_config('lock_timeout', %s, false), "
             "pg_catalog.set_config('search_path', coalesce(%s, pg_catalog.current_setting('search_path')), false)",
             [
-                str(0 if timeout_s is None else max(1, int(timeout_s * 1000))),
-                str(int(self._options.lock_timeout_s * 1000)),
+                str(self._options.statement_ms),
+                str(self._options.lock_ms),
                 identifier(path) if path else None,
             ],
         )

@@ -21,8 +21,9 @@ from kernels.backend import select_backend
 from kernels.errors import CancelledError, ConfigError
 from transport.memory import RegionPool
 from transport.messages import Request
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool, PoolOptions
-from transport.session import Session, SessionOptions
+from transport.session import Session
 from transport.snapshot import Snapshot
 
 MIB = 1 << 20

@@ -124,7 +124,7 @@ class Execution:
             else:
                 self._sessions.give_back(spare)
                 yield from self._whole(read, prepared, session, moving)
-            session.require_unwritten()
+            session.conclude()
             if recording is not None:
                 copy = tally.facts["framing"] == "copy"
                 tally.facts["kept"] = recording.publish(prepared.columns, copy=copy, rows=tally.rows)
@@ -160,7 +160,7 @@ class Execution:
             for batch in self._parts(read, prepared, session, spare, moving):
                 held.require_wanted()
                 yield batch
-            session.require_unwritten()
+            session.conclude()
 
     @contextmanager
     def _yielding_to_ddl(self, lease: Lease) -> Iterator[None]:

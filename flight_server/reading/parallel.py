@@ -24,7 +24,8 @@ from kernels.errors import CancelledError, PgflightError, PostgresError, Snapsho
 from transport.catalog import Connection
 from transport.messages import Request
 from transport.modes.moving import Moving
-from transport.session import Session, SessionOptions
+from transport.opening import SessionOptions
+from transport.session import Session
 from transport.snapshot import Snapshot
 
 log = structlog.get_logger("pgflight.stream")

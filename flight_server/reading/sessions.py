@@ -10,8 +10,9 @@ from flight_server.reading.decoding import Decodings
 from flight_server.reading.snapshots import SnapshotLimits
 from flight_server.request import ReadRequest
 from transport.catalog import Connection
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool
-from transport.session import Session, SessionOptions
+from transport.session import Session
 from transport.snapshot import Snapshot
 
 SHARE_LOCK_TIMEOUT_S = 2.0

@@ -13,8 +13,9 @@ from kernels.backend import select_backend
 from kernels.decoder import Decoder
 from kernels.plan import TypePolicy, plan
 from transport.memory import RegionPool
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 
 def read(

@@ -18,8 +18,9 @@ from demo.postgres import EmbeddedPostgres
 from flight_server.reading.planning import describe
 from flight_server.reading.split import Division, divide
 from flight_server.request import ReadRequest
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 ROWS = 2_000
 """At a tenth of each page filled, that is some 700 pages: enough for ranges."""

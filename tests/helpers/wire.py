@@ -17,10 +17,11 @@ from kernels.errors import ConnectionLostError
 from kernels.plan import Plan, TypePolicy, plan
 from kernels.typing import Allocate
 from transport.messages import Request
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool
 from transport.reader import open_reader
 from transport.reply import Reply
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 FRAMINGS = ("copy", "extended")
 ROW_KINDS = {"copy": b"d", "extended": b"D"}

@@ -10,8 +10,9 @@ from kernels.column import Column
 from kernels.plan import plan
 from tests.helpers import oracle, wire
 from tests.helpers.waiting import eventually
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool, PoolOptions
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 READERS_DO_NOT_MATTER = pytest.mark.parametrize("reader", ["tcp"])
 pytestmark = READERS_DO_NOT_MATTER

@@ -22,8 +22,9 @@ from kernels.errors import (
 from tests.helpers import wire
 from tests.helpers.waiting import eventually
 from transport.memory import RegionPool
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool, PoolOptions
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 # In the select list: in FROM, PostgreSQL would first write all rows to a file.
 ENDLESS = "select generate_series(1, 1000000000) as g, repeat('x', 100) as t"

@@ -12,9 +12,10 @@ from kernels.errors import ConnectionLostError, OverloadedError
 from tests.helpers.reading import read
 from tests.helpers.waiting import eventually
 from tests.transport.conftest import lend
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool, PoolOptions, Slots
 from transport.reader import open_reader, reader_name
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 WAIT_S = 60.0
 
@@ -151,8 +152,8 @@ def test_a_session_that_cannot_begin_gives_its_connection_back(pair: ConnectionP
     for _ in range(5):
         (connection,) = pair.take()
         connection.close()
-        with pytest.raises(ConnectionLostError), Session(pair, SessionOptions(), connection=connection):
-            pass
+        with pytest.raises(ConnectionLostError), Session(pair, SessionOptions(), connection=connection) as session:
+            session.describe("select 1")
     assert lend(pair, lambda one: one.execute("select 1").fetchone()) == (1,)
 
 

@@ -10,8 +10,9 @@ from psycopg import sql
 
 from kernels.errors import DecodeError, PostgresError
 from tests.helpers import wire
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 READY = b"Z\0\0\0\5I"
 ENDS = READY + b"C\0\0\0\rSELECT 1\0" + b"c\0\0\0\4" + b"d\0\0\0\6\xff\xff" + READY

@@ -11,8 +11,9 @@ from psycopg import pq
 from kernels.errors import ConnectionLostError, PgflightError, PostgresError, RequestError
 from tests.helpers import wire
 from tests.helpers.waiting import eventually
+from transport.opening import SessionOptions
 from transport.pool import ConnectionPool, PoolOptions
-from transport.session import Session, SessionOptions
+from transport.session import Session
 
 WRITES = {
     "function": "select scratch.write() as v",
@@ -261,6 +262,7 @@ def test_settings_of_a_session(server) -> None:
 def test_a_session_sees_one_snapshot(server, objects) -> None:
     pool = ConnectionPool(server.dsn(), PoolOptions(max_connections=1))
     with Session(pool, SessionOptions()) as session:
+        session.describe("select 1")
         objects.execute("insert into scratch.t values (2)")
         assert session._connection.execute("select count(*) from scratch.t").fetchone() == (1,)
     with Session(pool, SessionOptions()) as session:
