@@ -1,6 +1,6 @@
 """The CUDA kernels alone, each by CUDA events: ``python -m benchmark.gpu_kernels``; needs a GPU, no PostgreSQL.
 
-Blocks are made of rows like lineorder's, lineitem's and of long text, framed as COPY sends them.  Each block is decoded
+Blocks are made of rows like lineorder's and lineitem's, of long text, of arrays and of vectors.  Each block is decoded
 once by the host twin too, and must be equal.
 """
 
@@ -13,7 +13,7 @@ import struct
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
@@ -38,6 +38,7 @@ MIB = 1 << 20
 DISTINCT_ROWS = 20_000
 """Rows that are made; a block repeats them."""
 INT4, INT8, DATE, BPCHAR, VARCHAR, TEXT, NUMERIC_15_2 = 23, 20, 1082, 1042, 1043, 25, (15 << 16 | 2) + 4
+DIMENSIONS = 768
 LAUNCHES = 200
 
 Fields = list[bytes]
@@ -90,6 +91,30 @@ def text_rows() -> Iterator[Fields]:
         yield [struct.pack("!q", number), f"{source.getrandbits(128):032x}".encode(), german.encode()]
 
 
+def array_rows() -> Iterator[Fields]:
+    """Make rows of two arrays, some elements of them NULL."""
+    source = random.Random(3)  # noqa: S311
+    for number in range(DISTINCT_ROWS):
+        numbers = [struct.pack("!i", source.randint(0, 1 << 20)) for _ in range(source.randint(0, 20))]
+        words = [source.choice((None, b"short", b"rather a long word")) for _ in range(source.randint(0, 4))]
+        yield [struct.pack("!q", number), array(INT4, numbers), array(TEXT, words)]
+
+
+def array(oid: int, values: Sequence[bytes | None]) -> bytes:
+    """Encode an array as array_send does."""
+    head = struct.pack("!iii", int(bool(values)), int(None in values), oid)
+    parts = [struct.pack("!i", -1) if value is None else struct.pack("!i", len(value)) + value for value in values]
+    return head + (struct.pack("!ii", len(values), 1) if values else b"") + b"".join(parts)
+
+
+def vector_rows() -> Iterator[Fields]:
+    """Make rows of a vector each, as pgvector sends it."""
+    source = random.Random(4)  # noqa: S311
+    for number in range(DISTINCT_ROWS // 20):
+        numbers = struct.pack(f"!{DIMENSIONS}f", *(source.uniform(-1, 1) for _ in range(DIMENSIONS)))
+        yield [struct.pack("!q", number), struct.pack("!hh", DIMENSIONS, 0) + numbers]
+
+
 def numeric(cents: int) -> bytes:
     """Encode a numeric(15,2) as numeric_send does: no zero groups at either end."""
     groups = [cents // 100 // 10**8, cents // 100 // 10**4 % 10**4, cents // 100 % 10**4, cents % 100 * 100]
@@ -125,6 +150,22 @@ SOURCES = (
         lineitem_rows,
     ),
     Source("text", (Column("id", INT8), Column("digest", TEXT), Column("body", TEXT)), text_rows),
+    Source(
+        "arrays",
+        (
+            Column("id", INT8),
+            *(
+                Column(name, 1, category="A", send="array_send", parts=(Column("", oid),))
+                for name, oid in (("numbers", INT4), ("words", TEXT))
+            ),
+        ),
+        array_rows,
+    ),
+    Source(
+        "vectors",
+        (Column("id", INT8), Column("embedding", 1, DIMENSIONS, type_name="vector", send="vector_send")),
+        vector_rows,
+    ),
 )  # fmt: skip
 
 
@@ -207,7 +248,7 @@ def measure(source: Source, twin: Any, geometry: Any, size_bytes: int, rounds: i
     )
     require_equal(decoder, on_device, block, end, source)
     watch = Stopwatch(cupy, 0)
-    with_watch: list[Any] = [sys.modules[f"kernels.cuda.{name}"] for name in ("scan", "decode")]
+    with_watch: list[Any] = [sys.modules[f"kernels.cuda.{name}"] for name in ("scan", "decode", "nested")]
     launch = with_watch[0].launch
     batch: Any = None
     try:
@@ -279,7 +320,7 @@ def launch_costs(twin: Any) -> dict[str, float]:
         for count in (3, 3 if twin.SIMULATED else LAUNCHES):  # the first ones compile
             started = time.perf_counter()
             for _ in range(count):
-                start(rows.sums_kernel, 1, 1, 0, 1, 1, *arrays)
+                start(rows.sums_kernel, 1, 1, 0, 1, *arrays)
             costs[kind] = (time.perf_counter() - started) / count * 1e6
         memory.download(arrays[0], stream=0)
     return costs
@@ -288,7 +329,9 @@ def launch_costs(twin: Any) -> dict[str, float]:
 def main(
     block_mib: Annotated[float, typer.Option(help="Size of a block.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds after the warm-up.")] = 11,
-    only: Annotated[list[str] | None, typer.Option(help="lineorder, lineitem or text; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="lineorder, lineitem, text, arrays or vectors; repeatable.")
+    ] = None,
     segment_bytes: Annotated[int | None, typer.Option(help="Geometry of the scan.")] = None,
     threads: Annotated[int | None, typer.Option(help="Geometry: threads of a block.")] = None,
     sum_threads: Annotated[int | None, typer.Option(help="Geometry: threads of a block that sums.")] = None,
@@ -320,7 +363,7 @@ def main(
     for name, elapsed_ms in copies(twin, size_bytes, rounds).median_ms().items():
         table.add_row("copies", name, f"{elapsed_ms:.3f}", f"{size_bytes / elapsed_ms / 1e6:.1f}")
     for kind, microseconds in launch_costs(twin).items():
-        table.add_row("a launch", f"two {kind}, two integers", f"{microseconds / 1e3:.4f}", "")
+        table.add_row("a launch", f"two {kind}, an integer", f"{microseconds / 1e3:.4f}", "")
     console.print(table)
 
 

@@ -193,11 +193,15 @@ class _Scratch:
 def warm_up(backend: HostBackend | CudaBackend) -> float:
     """Compile or load every kernel by decoding one tiny block; return the seconds it took."""
     started = time.perf_counter()
-    payload = b"\x00\x02\x00\x00\x00\x04\x00\x00\x00\x07\x00\x00\x00\x02ok"
-    message = b"D" + (len(payload) + 4).to_bytes(4, "big") + payload
+    fields = (b"\0\0\0\7", b"ok", b"\0\0\0\0\0\0\0\0\0\0\0\x17", b"\0\1\0\0\0\0\0\0")
+    body = b"".join(len(value).to_bytes(4, "big") + value for value in fields)
+    message = b"D" + (len(body) + 6).to_bytes(4, "big") + len(fields).to_bytes(2, "big") + body
     block = np.zeros(len(message) + 64, np.uint8)
     block[: len(message)] = np.frombuffer(message, np.uint8)
-    planned = plan([Column("number", 23), Column("text", 25)])
+    number, text = Column("number", 23), Column("text", 25)
+    array = Column("array", 1007, category="A", send="array_send", parts=(number,))
+    vector = Column("vector", 1, 1, type_name="vector", send="vector_send")
+    planned = plan([number, text, array, vector])
     decoder = backend.decoder(planned, _Scratch, kind=wire.DATA_ROW, batch_bytes=1024)
     decoder.decode(block, decoder.scan(block, 0, len(message)))
     return time.perf_counter() - started

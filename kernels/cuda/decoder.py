@@ -153,11 +153,13 @@ class CudaDecoder:
         region = self._batch_allocate(size)
         results = np.zeros((len(plan.nodes), layout.RESULT_WIDTH), np.int64)
         longs = region.array[:size].view(np.int64)
-        sources = self._scratch.table("sources", 1, max(1, self._gathered * rows))[0]
-        failed = decode(
-            words, found.position, self._bounds, rows, table[:columns], longs, data_at, sources,
-            results[:columns], self._failure, state=self._state, geometry=self._geometry, stream=stream,
-        )  # fmt: skip
+        failed = 0
+        if not (self._nested and self._nested.is_all):
+            sources = self._scratch.table("sources", 1, max(1, self._gathered * rows))[0]
+            failed = decode(
+                words, found.position, self._bounds, rows, table[:columns], longs, data_at, sources,
+                results[:columns], self._failure, state=self._state, geometry=self._geometry, stream=stream,
+            )  # fmt: skip
         if self._nested and not failed:
             behind = align(max(data_at, end_of_data(results)))
             failed = self._nested.decode(

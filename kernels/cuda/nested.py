@@ -69,6 +69,8 @@ class Nested:
             raise UnsupportedError(
                 f"the GPU decodes no result with more than {MAX_NODES} parts: use option decode=cpu"
             )
+        self.is_all = len(self._columns) == len(plan.names)
+        """Whether there are no other columns."""
         blank = widened(table[self._nodes], np.zeros(len(self._nodes), np.int64))
         parents = blank[:, layout.CHILD] >= 0
         blank[parents, layout.CHILD] = table[blank[parents, layout.CHILD], layout.PLACES]
@@ -177,7 +179,6 @@ class Nested:
         lists = [slot for slot in nodes if table[slot, layout.SHAPE] in LISTS]
         if not parents:
             return False
-        found = None
         if lists:
             self._launch_survey(words, first, last, 0, stream)
             geometry = self._geometry
