@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import psycopg
 import pyarrow as pa
 import pytest
 from pyarrow import flight
@@ -63,6 +64,32 @@ def test_equal(client: flight.FlightClient, table: str, options: dict[str, objec
     assert on_gpu.num_rows == ROWS[table]
     assert on_gpu.schema.equals(on_cpu.schema, check_metadata=True)
     assert bits(on_gpu).equals(bits(on_cpu))
+
+
+NESTED = """select g as id, case when g % 3 <> 0 then array[g, null, 3] end as numbers,
+    array(select repeat('é', i) from generate_series(1, g % 5) i) as texts,
+    array[row(g, 'x', array[g * 0.5::float8])::on_gpu.part, null] as parts, int8range(g, g + 1) as span,
+    array(select g * i from generate_series(1, 16) i)::vector(16) as embedding, g::text as last
+    from generate_series(1, 100000) g"""
+
+
+@pytest.fixture
+def nested_types(postgres: EmbeddedPostgres) -> Iterator[None]:
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute("create schema on_gpu; create type on_gpu.part as (i int8, t text, f float8[])")
+        yield
+        connection.execute("drop schema on_gpu cascade")
+
+
+@pytest.mark.usefixtures("nested_types")
+def test_nested_columns(client: flight.FlightClient) -> None:
+    tables = []
+    for decode in ("gpu", "cpu"):
+        command = json.dumps({"sql": NESTED, "options": {"decode": decode}}).encode()
+        tables.append(client.do_get(flight.Ticket(command)).read_all().combine_chunks())
+        tables[-1].validate(full=True)
+    assert tables[0].schema.field("embedding").type == pa.list_(pa.float32(), 16)
+    assert tables[0].equals(tables[1])
 
 
 def test_small_and_empty(client: flight.FlightClient) -> None:

@@ -139,10 +139,17 @@ NESTED = """select case when g % 3 <> 0 then array[g, null, 3] end as numbers, a
     from generate_series(1, 40) g"""
 
 
-def test_nested_columns(gpu_client: Client, postgres: EmbeddedPostgres) -> None:
-    """Wherever they are decoded, and on whichever way they come, they are the same."""
+@pytest.fixture
+def part_type(postgres: EmbeddedPostgres) -> Iterator[None]:
     with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute("create schema lent; create type lent.part as (i int4, t text, f float8[])")
+        yield
+        connection.execute("drop schema lent cascade")
+
+
+@pytest.mark.usefixtures("part_type")
+def test_nested_columns(gpu_client: Client) -> None:
+    """Wherever they are decoded, and on whichever way they come, they are the same."""
     expected = gpu_client.query(NESTED, decode="cpu").to_arrow()
     assert expected["parts"].to_pylist()[0] == [{"i": 1, "t": None, "f": []}, None]
     assert gpu_client.query(NESTED, decode="gpu").to_arrow().equals(expected)

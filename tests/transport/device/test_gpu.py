@@ -169,6 +169,9 @@ def columns() -> pa.RecordBatch:
             "text": pa.array([None if n % 5 == 0 else f"row {n}" for n in range(rows)], pa.utf8()),
             "amount": pa.array([decimal.Decimal(n) / 100 for n in range(rows)], pa.decimal128(15, 2)),
             "yes": pa.array([n % 3 == 0 for n in range(rows)], pa.bool_()),
+            "list": pa.array([[n, None, n][: n % 4] for n in range(rows)], pa.list_(pa.int32())),
+            "texts": pa.array([[str(n), None][: n % 3] for n in range(rows)], pa.list_(pa.utf8())),
+            "vector": pa.array([[n, 1, 2] for n in range(rows)], pa.list_(pa.float32(), 3)),
         }
     )
 
@@ -178,10 +181,10 @@ def test_columns_without_a_copy(here: World, library: str) -> None:
     service = here.serve()
     reader = service.reader(columns().schema)
     service.send(reader, columns())
-    for name, total in (("n", 49_995_000), ("x", 12_498_750.0)):
+    for name, total in (("n", 49_995_000), ("x", 12_498_750.0), ("vector", 50_025_000.0)):
         theirs, ours, found = reader.tell(library, number=0, column=name)
         assert theirs == ours
-        assert found == total
+        assert found == pytest.approx(total, rel=1e-4)
     theirs, ours, _ = reader.tell(library, number=0, column="amount")
     assert theirs == ours
     with pytest.raises(ReaderError, match="NULLs"):
@@ -199,7 +202,7 @@ def test_booleans_are_unpacked(here: World) -> None:
 
 @installed("pylibcudf")
 def test_libcudf_imports_without_a_copy(here: World, tmp_path: Path) -> None:
-    batch = columns().drop_columns(["yes"])
+    batch = columns().drop_columns(["yes", "list", "texts", "vector"])
     service = here.serve()
     reader = service.reader(batch.schema)
     service.send(reader, batch)
@@ -207,6 +210,21 @@ def test_libcudf_imports_without_a_copy(here: World, tmp_path: Path) -> None:
     assert theirs == ours
     assert service.leases() == 1, "the table holds the lease"
     path = tmp_path / "batch.parquet"
+    reader.tell("parquet", path=str(path))
+    found = pq.read_table(path)
+    assert [column.to_pylist() for column in found.columns] == [column.to_pylist() for column in batch.columns]
+    reader.tell("forget")
+    eventually(lambda: service.leases() == 0)
+
+
+@installed("pylibcudf")
+def test_libcudf_imports_lists(here: World, tmp_path: Path) -> None:
+    batch = columns().select(["n", "list", "texts"])
+    service = here.serve()
+    reader = service.reader(batch.schema)
+    service.send(reader, batch)
+    reader.tell("pylibcudf", number=0)
+    path = tmp_path / "lists.parquet"
     reader.tell("parquet", path=str(path))
     found = pq.read_table(path)
     assert [column.to_pylist() for column in found.columns] == [column.to_pylist() for column in batch.columns]

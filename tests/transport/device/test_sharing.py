@@ -62,6 +62,12 @@ def every_type(rows: int = 300) -> pa.RecordBatch:
         "uuid": pa.array([uuid.UUID(int=n).bytes for n in range(rows)], pa.uuid()),
         "json": pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), pa.array(["{}"] * rows, pa.utf8())),
         "nothing": pa.array([None] * rows, pa.int32()),
+        "list": pa.array([None if n % 9 == 0 else [n, None] * (n % 4) for n in range(rows)], pa.list_(pa.int32())),
+        "pairs": pa.array(
+            [[{"a": n, "b": ["ä" * n, None]}, None][: n % 3] for n in range(rows)],
+            pa.list_(pa.struct([("a", pa.int64()), ("b", pa.list_(pa.utf8()))])),
+        ),
+        "vector": pa.array([[n, 0, -1] for n in range(rows)], pa.list_(pa.float32(), 3)),
     }
     fields = [pa.field(name, array.type, metadata={"pg:type": name}) for name, array in values.items()]
     return pa.record_batch(list(values.values()), schema=pa.schema(fields))

@@ -176,14 +176,26 @@ def lay_out(batch: pa.RecordBatch) -> tuple[np.ndarray, list[ColumnExtents]]:
         at += padded
         return start, len(data)
 
-    columns = []
-    for array in batch.columns:
-        buffers = [buffer and buffer.to_pybytes() for buffer in array.buffers()]
-        validity = place(buffers[0]) if array.null_count else None
-        columns.append(
-            ColumnExtents(array.null_count, [validity, *(place(buffer or b"") for buffer in buffers[1:])])
-        )
+    def column(array: pa.Array, values: int | None = None) -> ColumnExtents:
+        plain = array.storage if isinstance(array, pa.ExtensionArray) else array
+        own = [buffer and buffer.to_pybytes() for buffer in plain.buffers()[: OWN_BUFFERS.get(plain.type.id)]]
+        buffers = [place(own[0]) if plain.null_count else None, *(place(buffer or b"") for buffer in own[1:])]
+        parts = [column(part, len(part)) for part in parts_of(plain)]
+        return ColumnExtents(plain.null_count, buffers, parts, values)
+
+    columns = [column(array) for array in batch.columns]
     return np.frombuffer(b"".join(pieces).ljust(64, b"\0"), np.uint8), columns
+
+
+OWN_BUFFERS = {pa.lib.Type_STRUCT: 1, pa.lib.Type_FIXED_SIZE_LIST: 1, pa.lib.Type_LIST: 2}
+"""A nested array's buffers stand before those of its parts."""
+
+
+def parts_of(array: pa.Array) -> list[pa.Array]:
+    """Return the children of an array."""
+    if pa.types.is_struct(array.type):
+        return [array.field(index) for index in range(array.type.num_fields)]
+    return [array.values] if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) else []
 
 
 def world(name: str, directory: Path) -> Iterator[World]:
