@@ -75,7 +75,7 @@ def stand_in() -> types.ModuleType:
     """Make the module that the device functions see."""
     assert SHIM not in sys.modules, "the real module is in use already"
     module = types.ModuleType(SHIM)
-    module.__dict__.update(SIMULATED=True, cuda=None, launch=None, is_available=lambda: True)
+    module.__dict__.update(SIMULATED=True, cuda=None, is_available=lambda: True, array_type=None, number_type=None)
     module.__dict__.update(device=njit, kernel=lambda function: function)
     module.__dict__.update(
         atomic_min=atomic_min, atomic_add=atomic_add, atomic_and=atomic_and, atomic_or=atomic_or,

@@ -91,6 +91,14 @@ CASES: tuple[tuple[tuple[Column, ...], tuple[bytes, ...]], ...] = (
     ((Column("h", 7, send="hstore_send"),), (word(2) + field(b"a") + field(b"1") + field(b"b") + field(None),)),
     ((Column("i", INT4), DEEP, Column("t", TEXT)), (word(1), DEEP_BYTES, b"text")),
     ((array(DEEP, 8),), (items(4, DEEP_BYTES, None, composite((1, None), (6, None))),)),
+    (
+        (
+            array(Column("", INT4)),
+            array(Column("", UUID)),
+            Column("v", 9, 2, type_name="vector", send="vector_send"),
+        ),
+        (items(INT4, word(1), word(2), word(3)), items(UUID, bytes(16), bytes(16)), b"\0\2\0\0" + word(4, 5)),
+    ),
 )
 """Columns, and a row of them."""
 
