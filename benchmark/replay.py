@@ -126,7 +126,7 @@ def stored(path: Path) -> Source:
     try:
         facts: dict[str, Any] = json.loads((path.parent / "index.json").read_text())
         (stream,) = (stream for stream in facts["streams"] if stream["file"] == path.name)
-        columns = tuple(Column(**column) for column in facts["columns"])
+        columns = tuple(Column.of(column) for column in facts["columns"])
         return Source(str(path), columns, facts["copy"], stream["replies"], memoryview(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as failure:
         raise ReplayError(f"{path}: not a stream of a spooled result ({failure})") from failure

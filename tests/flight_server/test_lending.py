@@ -135,7 +135,8 @@ def test_errors_of_the_rows_arrive(gpu_client: Client) -> None:
 
 NESTED = """select case when g % 3 <> 0 then array[g, null, 3] end as numbers, array['é', null, g::text] as texts,
     row(g, 'x', array[1.5::float8])::lent.part as part, array[row(g, null, '{}')::lent.part, null] as parts,
-    int4range(g, g + 1) as span, int4multirange(int4range(1, g)) as spans, 7 as plain, g::text as last
+    int4range(g, g + 1) as span, int4multirange(int4range(1, g)) as spans, array[g, 2, 3]::vector(3) as embedding,
+    lent.hstore('key', g::text) as pairs, array[md5(g::text)::uuid, null] as ids, 7 as plain, g::text as last
     from generate_series(1, 40) g"""
 
 
@@ -143,6 +144,7 @@ NESTED = """select case when g % 3 <> 0 then array[g, null, 3] end as numbers, a
 def part_type(postgres: EmbeddedPostgres) -> Iterator[None]:
     with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute("create schema lent; create type lent.part as (i int4, t text, f float8[])")
+        connection.execute("create extension hstore schema lent")
         yield
         connection.execute("drop schema lent cascade")
 
@@ -157,6 +159,7 @@ def test_nested_columns(gpu_client: Client) -> None:
     assert pa.Table.from_batches([batch.to_arrow() for batch in batches]).equals(expected)
     elements = batches[0].column("numbers").children[0]
     assert elements.rows == len(expected["numbers"].chunk(0).values)
+    assert batches[0].column("embedding").values.shape == (40, 3)
 
 
 def test_errors_of_nested_columns_arrive(gpu_client: Client) -> None:
