@@ -23,8 +23,8 @@ def vector(
     width = state[column + WIDTH]
     if length < 4:
         return layout.BAD_LENGTH
-    dimension = width // state[column + SCALE]
-    if be16(words, at) != dimension or length != i64(4) + width or be16(words, at + u64(2)) != 0:
+    head = be32(words, at)  # dimension, and zero
+    if (head >> i64(16)) * state[column + SCALE] != width or length != i64(4) + width or head & i64(0xFFFF) != 0:
         return layout.OTHER_DIMENSION
     sources[u64(state[column + SOURCE]) + u64(row)] = at + u64(4)
     return layout.OK

@@ -13,6 +13,7 @@ from kernels import host
 from kernels.column import Column
 from kernels.errors import DecodeError
 from kernels.plan import plan
+from kernels.resolve import MAX_DEPTH
 from tests.helpers import oracle
 from tests.kernels.cuda_twin import (
     SIMULATED,
@@ -81,7 +82,7 @@ def mixed(source: random.Random, values: tuple[bytes, ...], rows: int, null_shar
 
 
 @every_case
-@pytest.mark.parametrize(("rows", "null_share"), some([(1, 0.0), (33, 0.3), (7, 1.0), (64, 0.0), (100, 0.5)], 2))
+@pytest.mark.parametrize(("rows", "null_share"), some([(1, 0.0), (64, 0.0), (7, 1.0), (100, 0.5), (33, 0.3)], 2))
 def test_all_shapes(case: int, rows: int, null_share: float) -> None:
     """Around the boundaries of bitmap words and tiles, on memory that held something else."""
     columns, values = CASES[case]
@@ -175,6 +176,23 @@ def test_the_row_of_a_deep_failure() -> None:
     )
     assert (failure.row, failure.column) == (3, "v")
     assert "UTF-8" in str(failure)
+
+
+def test_the_deepest_type() -> None:
+    """Lists and composites in turn, as deep as types are decoded; one level is a pass over its values."""
+    column, value, oid = Column("", TEXT), b"deep", TEXT
+    for depth in range(MAX_DEPTH - 1):
+        outer = 80_000 + depth
+        if depth % 2:
+            column, value = made("c", column, oid=outer), composite((oid, value))
+        else:
+            column, value = array(column, outer), items(oid, None, value)
+        oid = outer
+    planned = plan([column])
+    assert planned.casts == (None,)
+    assert len(planned.nodes) == MAX_DEPTH
+    same([column], rows_of([[value], [None]]))
+    same_refusal([column], [[value[:-1] + b"\xff"]])
 
 
 @pytest.mark.parametrize("seed", range(5 if SIMULATED else 500))
