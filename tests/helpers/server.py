@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -29,6 +30,8 @@ class ServerProcess:
         Added to the process's environment.
     module : str
         What is run.
+    program : Path, optional
+        An installed command to run instead of a module.
     """
 
     def __init__(
@@ -37,9 +40,11 @@ class ServerProcess:
         *flags: str,
         environment: dict[str, str] | None = None,
         module: str = "flight_server",
+        program: Path | None = None,
     ) -> None:
         listen = () if "--listen" in flags else ("--listen", "grpc://127.0.0.1:0")
-        command = [sys.executable, "-m", module, "serve", "--dsn", dsn, "--log-format", "json"]
+        start = [str(program)] if program else [sys.executable, "-m", module]
+        command = [*start, "serve", "--dsn", dsn, "--log-format", "json"]
         self._process = subprocess.Popen(
             [*command, *listen, *flags],
             stderr=subprocess.PIPE,
