@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: setup demo test test-long check format bench clean
+.PHONY: setup demo test test-long check format bench lock clean
 
 # Everything for development; `make demo` needs much less.
 setup: $(VENV)/.complete
@@ -42,6 +42,15 @@ format: setup
 bench: setup
 	$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmark $(ARGS)
+
+# Exact versions, with hashes, of what the images install.
+LOCK = $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --custom-compile-command "make lock" --extra oidc
+
+lock: $(VENV)/.demo
+	$(PIP) -e '.[lock]'
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) --extra cuda13 --output-file requirements-cuda13.lock
 
 clean:
 	rm -rf $(VENV) build dist .demo
