@@ -20,7 +20,7 @@ from flight_server.gpu.lending import LentBatch
 from flight_server.options import parse_options
 from flight_server.reading.pipeline import Pipeline
 from flight_server.reading.planning import Preview, schema_digest
-from flight_server.reading.snapshots import Share
+from flight_server.reading.snapshots import Held, Share
 from flight_server.reading.streams import stream
 from flight_server.request import MAX_REQUEST_BYTES, ReadRequest, parse_command, parse_path
 from flight_server.sql import frontend as sql
@@ -254,7 +254,7 @@ class FlightServer(flight.FlightServerBase):
         if ticket.share is None:
             raise RequestError("the endpoint holds no snapshot: there is nothing to renew")
         held = pipeline.keeper.renew(ticket.share.lease)
-        return flight.FlightEndpoint(endpoint.ticket, endpoint.locations, _time_in(held.remaining_s))
+        return flight.FlightEndpoint(endpoint.ticket, endpoint.locations, _end_of(held))
 
     def _counted(
         self,
@@ -350,7 +350,7 @@ class FlightServer(flight.FlightServerBase):
             # Clients that take the first location are spread over all replicas.
             turn = index % max(1, len(self._replicas))
             locations = self._replicas[turn:] + self._replicas[:turn]
-            endpoints.append(flight.FlightEndpoint(sealed, locations, _time_in(held.remaining_s)))
+            endpoints.append(flight.FlightEndpoint(sealed, locations, _end_of(held)))
         return endpoints
 
 
@@ -361,9 +361,10 @@ def _last(schema: pa.Schema, told: dict[str, Any]) -> tuple[pa.RecordBatch, pa.B
     return empty, pa.py_buffer(json.dumps(facts).encode())
 
 
-def _time_in(seconds: float) -> pa.TimestampScalar:
-    """Return the moment so many seconds from now, in UTC, in whole milliseconds: coarse clocks can hold it."""
-    return pa.scalar(int((time.time() + seconds) * 1000) * 1_000_000, pa.timestamp("ns", "UTC"))
+def _end_of(held: Held) -> pa.TimestampScalar:
+    """Return until when a snapshot is held, in UTC, in whole milliseconds: coarse clocks can hold it."""
+    now = time.time()  # before it is asked how long from now: what is promised is rather too early than too late
+    return pa.scalar(int((now + held.remaining_s) * 1000) * 1_000_000, pa.timestamp("ns", "UTC"))
 
 
 def _parse_descriptor(descriptor: flight.FlightDescriptor, caller: Caller) -> ReadRequest:
