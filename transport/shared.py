@@ -5,7 +5,7 @@ container) sends batches as always.  It is the client's memory: it outlives the 
 
 ::
 
-    0                          64              4096
+    0                          64              65536
     | head                     | a byte a slot | slots, each an Arrow IPC stream
     | magic nonce slots bytes  | 0 free 1 lent | of one batch
 
@@ -28,8 +28,8 @@ log = structlog.get_logger("pgflight.transport")
 
 MAGIC = b"PGFLSHM1"
 HEAD = struct.Struct("<8s16sIxxxxQ")
-STATES_AT, SLOTS_AT = 64, 4096
-MOST_SLOTS = SLOTS_AT - STATES_AT
+STATES_AT, SLOTS_AT = 64, 65536
+MOST_SLOTS = 4096
 MOST_BYTES = 256 << 20
 OFFER = re.compile(r"(\d{1,10})\.(\d{1,7})\.([0-9a-f]{32})")
 SEALS = (

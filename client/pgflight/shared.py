@@ -25,7 +25,7 @@ BATCH_HEADER = "x-pgflight-batch-bytes"
 MAGIC = b"PGFLSHM1"
 HEAD = struct.Struct("<8s16sIxxxxQ")
 TOLD = struct.Struct("<8sIxxxxQ")
-STATES_AT, SLOTS_AT = 64, 4096
+STATES_AT, SLOTS_AT = 64, 65536
 SLOTS, SLOT_BYTES = 12, 4 << 20
 BATCH_BYTES = 2 << 20
 """What is asked for where memory is offered: nothing is copied that larger batches would drive from the cache."""
@@ -108,6 +108,12 @@ class SharedMemory:
             self._held.discard(slot)
             self._memory[STATES_AT + slot] = 0
 
+    def trim(self) -> None:
+        """Give the memory of free slots back to the system: it may count as the server's, which wrote there."""
+        for slot in range(SLOTS):
+            if not self._memory[STATES_AT + slot]:
+                self._memory.madvise(mmap.MADV_REMOVE, SLOTS_AT + slot * SLOT_BYTES, SLOT_BYTES)
+
     def freeze(self) -> None:
         """Keep what is held as it is for good: a forked process sees the same memory."""
         self._held.clear()
@@ -141,6 +147,7 @@ class SharedMemories:
 
     def give_back(self, memory: SharedMemory) -> None:
         """Keep memory for the next read; the one before must be over, with nobody left who writes there."""
+        memory.trim()
         with self._lock:
             self._idle.append(memory)
 

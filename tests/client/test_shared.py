@@ -109,6 +109,7 @@ def test_slots_come_back_with_the_last_buffer(server: ServerProcess, table: str)
         assert memory._memory[STATES_AT : STATES_AT + SLOTS].count(1) == 0
         assert [batch.num_rows > 0 for batch in client.query(table, **OPTIONS)]
         assert client._memories._idle == [memory]
+        assert 512 * os.fstat(memory._descriptor).st_blocks < 1 << 20  # idle memory takes no room
 
 
 def test_memory_of_a_stopped_read_is_not_used_again(server: ServerProcess, table: str) -> None:
