@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: setup demo test test-long check format bench lock clean
+.PHONY: setup demo test test-long torture check format bench lock clean
 
 # Everything for development; `make demo` needs much less.
 setup: $(VENV)/.complete
@@ -28,6 +28,9 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+torture: setup
+	$(BIN)/python -m tests.torture $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Faults on purpose: every one of them at every moment of a read, again and again."""
