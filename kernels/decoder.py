@@ -91,11 +91,12 @@ class Decoder:
         self._allocate = allocate
         self._kind = kind
         self._header_pending = False
-        self._starts = np.zeros(self.rows_per_batch, np.uint32)
-        self._ends = np.zeros(self.rows_per_batch, np.uint32)
+        # Written by the walk before anything reads them: a result of one row does not clear room for a full batch.
+        self._starts = np.empty(self.rows_per_batch, np.uint32)
+        self._ends = np.empty(self.rows_per_batch, np.uint32)
         self._cursors = np.zeros(layout.TILE_ROWS, np.uint32)
         self._tile = np.zeros(layout.TILE_WIDTH, np.int64)
-        self._sources = np.zeros((max(1, plan.varlen_columns), self.rows_per_batch), np.uint32)
+        self._sources = np.empty((max(1, plan.varlen_columns), self.rows_per_batch), np.uint32)
         self._results = np.zeros((len(plan.nodes), layout.RESULT_WIDTH), np.int64)
         self._failure = np.zeros(layout.FAILURE_WIDTH, np.int64)
         self.expect_header()

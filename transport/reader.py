@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import psycopg
 
@@ -44,8 +45,18 @@ class Reader(Protocol):
         """Drop what the reader holds; the connection itself must then be closed by its owner."""
 
 
+_fitting: WeakKeyDictionary[psycopg.Connection[object], str] = WeakKeyDictionary()
+
+
 def reader_name(connection: psycopg.Connection[object]) -> str:
     """Tell which reader fits a connection, without taking it over."""
+    name = _fitting.get(connection)
+    if name is None:
+        name = _fitting[connection] = _find(connection)
+    return name
+
+
+def _find(connection: psycopg.Connection[object]) -> str:
     if libpq.gss_encrypted(connection):
         return LibpqReader.name
     if connection.pgconn.ssl_in_use:

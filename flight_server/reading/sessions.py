@@ -64,6 +64,7 @@ class Sessions:
         self.pool = pool
         self.limits = limits
         self._decodings = decodings
+        self._cores = os.cpu_count() or 1  # a file that is opened and parsed, each time
 
     def streams(self, request: ReadRequest) -> int:
         """Return how many sessions a read may use.
@@ -72,7 +73,7 @@ class Sessions:
         """
         if request.options.ordered and request.options.output != "host":
             return 1
-        wanted = request.options.streams or min(self.limits.max_streams, os.cpu_count() or 1)
+        wanted = request.options.streams or min(self.limits.max_streams, self._cores)
         return min(wanted, self.pool.max_connections)
 
     def timeout_s(self, request: ReadRequest) -> float:

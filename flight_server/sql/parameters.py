@@ -122,6 +122,10 @@ def _nulls(values: pa.Array, _target: int) -> Texts:
 
 
 def _integers(values: pa.Array, _target: int) -> Texts:
+    return [None if value is None else str(value) for value in values.to_pylist()]
+
+
+def _booleans(values: pa.Array, _target: int) -> Texts:
     return list(pc.cast(values, pa.string()).to_pylist())
 
 
@@ -226,7 +230,7 @@ CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, int],
     (types.is_null, _nulls),
     (types.is_dictionary, _dictionary),
     (types.is_run_end_encoded, _runs),
-    (types.is_boolean, _integers),
+    (types.is_boolean, _booleans),
     (types.is_integer, _integers),
     (types.is_floating, _floats),
     (types.is_decimal, _decimals),

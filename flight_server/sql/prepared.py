@@ -41,7 +41,7 @@ class PreparedStatements:
     def create(self, call: Call, query: str, transaction: str = "") -> pb.ActionCreatePreparedStatementResult:
         """Prepare a statement, to be run in a transaction, or by itself."""
         request = self._reads.request(call, query)
-        schema, writes = call.session.schema, self._reads.writes
+        writes = self._reads.writes
         described = (
             describe(self._reads.pipeline.sessions, request)
             if writes is None
@@ -51,16 +51,17 @@ class PreparedStatements:
         ticket = self._reads.signer.seal(request, call.identity, digest, lifetime_s=LIFETIME_S)
         handle = Handle(
             ticket=ticket,
-            schema=schema,
+            schema=call.session.schema,
             id=secrets.token_hex(8),
             targets=described.targets,
             transaction=transaction,
         )
         size = FIELD_BYTES * len(described.result)
-        self._reads.schemas.put((call.identity, handle.id), described.result, size)
+        schema = with_facts(described.result)
+        self._reads.schemas.put((call.identity, handle.id), schema, size)
         return pb.ActionCreatePreparedStatementResult(
             prepared_statement_handle=handle.encode(),
-            dataset_schema=with_facts(described.result).serialize().to_pybytes(),
+            dataset_schema=schema.serialize().to_pybytes(),
             parameter_schema=described.parameters.serialize().to_pybytes(),
             is_update=not len(described.result),
         )
@@ -89,8 +90,8 @@ class PreparedStatements:
         known = self._reads.schemas.get((call.identity, handle.id))
         if known is None:
             request = replace(request, search_path=handle.schema)
-            known = describe(self._reads.pipeline.sessions, request).result
-        return with_facts(known)
+            known = with_facts(describe(self._reads.pipeline.sessions, request).result)
+        return known
 
     def update(self, call: Call, writes: Writes, raw: bytes, batches: Iterable[pa.RecordBatch]) -> int:
         """Run a statement that writes, once for each row of parameters."""

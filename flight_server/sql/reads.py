@@ -101,9 +101,10 @@ class Reads:
             preview = Preview(known, -1, -1, {})
         else:
             preview = self.pipeline.preview(asked, call.identity, hold=True)
+            preview = replace(preview, schema=with_facts(preview.schema))
         carried = self.bindings.carry(call.identity, handle, rows)
         return flight.FlightInfo(
-            with_facts(preview.schema),
+            preview.schema,
             descriptor,
             [_sql_endpoint(endpoint, carried) for endpoint in self._endpoints(request, preview, call.identity)],
             preview.estimated_rows,
