@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kernels.errors import RequestError
@@ -110,8 +110,10 @@ class ReadOptions:
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from their defaults."""
-        defaults = asdict(ReadOptions())
-        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        return {name: getattr(self, name) for name, usual in DEFAULTS.items() if getattr(self, name) != usual}
+
+
+DEFAULTS = asdict(ReadOptions())
 
 
 def parse_options(given: Mapping[str, Any]) -> ReadOptions:
@@ -127,11 +129,10 @@ def parse_options(given: Mapping[str, Any]) -> ReadOptions:
     RequestError
         Naming the option that is unknown, malformed or not supported.
     """
-    known = {field.name for field in fields(ReadOptions)}
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in known:
-            raise RequestError(f"unknown option {name!r}; known are: {', '.join(sorted(known))}")
+        if name not in DEFAULTS:
+            raise RequestError(f"unknown option {name!r}; known are: {', '.join(sorted(DEFAULTS))}")
         if name in CHOICES:
             values[name] = _choice(name, value)
         elif name == "ordered":

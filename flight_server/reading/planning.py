@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +15,15 @@ from flight_server.reading.split import Division, Part, divide, shape_of
 from flight_server.request import ReadRequest
 from kernels.column import Column
 from kernels.errors import TicketError
-from kernels.plan import Plan, plan
+from kernels.plan import Plan, TypePolicy, plan
 from transport.partition import PageRange, cut, share_out
 from transport.session import Session
 
 MAX_ATTEMPTS = 5
 """How often planning begins anew because DDL got between the snapshot and the locks."""
+
+MAX_REMEMBERED = 512
+MAX_REMEMBERED_COLUMNS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,14 @@ def schema_digest(schema: pa.Schema) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def planned(columns: tuple[Column, ...], policy: TypePolicy) -> Plan:
+    """Return how a result is decoded; what was decided for the same columns before, unless they are very many."""
+    return _remembered(columns, policy) if len(columns) <= MAX_REMEMBERED_COLUMNS else plan(columns, policy)
+
+
+_remembered = lru_cache(MAX_REMEMBERED)(plan)
+
+
 def _prepare(session: Session, request: ReadRequest, streams: int) -> Prepared:
     columns = describe(session, request)
-    return Prepared(columns, plan(columns, request.options.types), divide(session, request, columns, streams))
+    return Prepared(columns, planned(columns, request.options.types), divide(session, request, columns, streams))

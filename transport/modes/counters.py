@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from kernels.typing import Allocate, Region
 from transport.messages import Request
@@ -60,7 +60,8 @@ class Counters:
 
     def facts(self) -> dict[str, int]:
         """Return what is not zero."""
-        return {name: value for name, value in asdict(self).items() if value}
+        counted = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in counted if value}
 
 
 def total(counted: Iterable[Counters]) -> Counters:
