@@ -54,6 +54,7 @@ REFERENCE = "psycopg"
 """Whose values the others must agree with: its loaders read the same bytes one by one, in other code."""
 
 ADBC = "adbc_driver_postgresql"
+FLIGHT_SQL = "adbc_driver_flightsql"
 DUCKDB = "duckdb_extension_postgres_scanner"
 
 CONTESTANTS: Sequence[Contestant] = (
@@ -63,6 +64,9 @@ CONTESTANTS: Sequence[Contestant] = (
     Contestant("pgflight-copy", "pgflight, framing=copy", "pgflight", "benchmark.ours:raw_copy"),
     Contestant("pgflight-client", "pgflight client, batches", "pgflight", "benchmark.ours:batches"),
     Contestant("pgflight-table", "pgflight client, table", "pgflight", "benchmark.ours:table"),
+    Contestant(
+        "adbc-flightsql", "ADBC Flight SQL, batches", "pgflight", "benchmark.flight_sql:batches", module=FLIGHT_SQL
+    ),
     Contestant("adbc", "ADBC, batches", "peer", "benchmark.peers.adbc:batches", module=ADBC),
     Contestant("adbc-table", "ADBC, table", "peer", "benchmark.peers.adbc:table", module=ADBC),
     Contestant("duckdb", "DuckDB scanner", "peer", "benchmark.peers.duckdb_scanner:single", module=DUCKDB),
@@ -74,6 +78,10 @@ CONTESTANTS: Sequence[Contestant] = (
     Contestant("pgflight-parallel", "pgflight", "pgflight", "benchmark.ours:raw_parallel", True),
     Contestant(
         "pgflight-client-parallel", "pgflight client, batches", "pgflight", "benchmark.ours:batches_parallel", True
+    ),
+    Contestant(
+        "adbc-flightsql-parallel", "ADBC Flight SQL, batches", "pgflight", "benchmark.flight_sql:batches_parallel",
+        True, FLIGHT_SQL,
     ),
     Contestant(
         "duckdb-parallel", "DuckDB scanner", "peer", "benchmark.peers.duckdb_scanner:parallel", True, DUCKDB

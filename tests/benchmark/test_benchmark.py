@@ -29,7 +29,9 @@ from tests.helpers.server import ServerProcess
 ROWS = 20_000
 COMPETING = ("copy-floor", "pgflight-parallel", "adbc", REFERENCE)
 INSTALLED_WITH_US = [each.name for each in CONTESTANTS if each.module is None and each.program is None]
-READERS = [name for name in INSTALLED_WITH_US if by_name(name).group != "floor"]
+TESTED_WITH = ("adbc-flightsql", "adbc-flightsql-parallel")
+"""Whose driver the tests of Flight SQL need as well."""
+READERS = [name for name in (*INSTALLED_WITH_US, *TESTED_WITH) if by_name(name).group != "floor"]
 FLOORS = [name for name in INSTALLED_WITH_US if by_name(name).group == "floor"]
 
 
