@@ -148,8 +148,9 @@ class CudaDecoder:
                 raise error_of(self._failure, plan, self.rows, base)
             counts = surveyed
         table, data_at = plan.arrange(rows, counts)
-        padding = layout.BUFFER_ALIGN_BYTES * plan.varlen_nodes + ARENA_SLACK_BYTES
-        size = align(data_at + found.position - self._begin + padding)
+        varlen = plan.varlen_nodes
+        room = found.position - self._begin + layout.BUFFER_ALIGN_BYTES * varlen if varlen else 0
+        size = align(data_at + room + ARENA_SLACK_BYTES)
         region = self._batch_allocate(size)
         results = np.zeros((len(plan.nodes), layout.RESULT_WIDTH), np.int64)
         longs = region.array[:size].view(np.int64)
