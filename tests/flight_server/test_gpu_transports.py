@@ -77,3 +77,10 @@ def test_the_rows_are_the_same_and_the_bytes_went_there(
 def test_files_are_refused_with_the_way_out(client: Client) -> None:
     with pytest.raises(pa.ArrowInvalid, match=r"file_dsn"):
         client.table(NULLS.table, transport="file").to_arrow()
+
+
+@pytest.mark.parametrize("transport", ["pinned", "single", "buffered", "chunked", "gds"])
+def test_nested_columns_on_every_way(client: Client, transport: str) -> None:
+    sql = "select array[g, null] as a, int4range(g, 9) as r, array[g, 2]::vector(2) as v from generate_series(1, 8) g"
+    expected = client.query(sql, decode="cpu").to_arrow()
+    assert client.query(sql, decode="gpu", transport=transport).to_arrow().equals(expected)
