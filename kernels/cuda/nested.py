@@ -179,6 +179,7 @@ class Nested:
         lists = [slot for slot in nodes if table[slot, layout.SHAPE] in LISTS]
         if not parents:
             return False
+        parts = table[:, int(ITEMS)].copy()
         if lists:
             self._launch_survey(words, first, last, 0, stream)
             geometry = self._geometry
@@ -190,10 +191,10 @@ class Nested:
             if found[FAILURE] != NO_FAILURE or found[ROW_FAILURE] != NO_FAILURE:
                 return False
             totals = found[int(RESULTS) :].reshape(len(table), layout.RESULT_WIDTH)[:, int(DATA_BYTES)]
+            parts[lists] = totals[lists]
         for slot in parents:
             child = table[slot, layout.CHILD]
-            parts = totals[slot] if slot in lists else table[slot, int(ITEMS)]
-            table[child : child + table[slot, layout.CHILDREN], int(ITEMS)] = parts
+            table[child : child + table[slot, layout.CHILDREN], int(ITEMS)] = parts[slot]
         below = last + int(table[first:last, layout.CHILDREN].sum())
         self._lay_out(last, below, stream)
         begin, width = table_at(len(table)), int(DESCRIPTOR_WIDTH)
