@@ -28,6 +28,12 @@ def test_flags_win_over_environment_over_file(tmp_path: Path, monkeypatch: pytes
     assert settings.listen == "grpc://127.0.0.1:8815"
 
 
+def test_a_variable_of_no_setting_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/upgrading.md warns; in a file, or as a flag, it is refused."""
+    monkeypatch.setenv("PGFLIGHT_NO_SUCH_SETTING", "1")
+    assert load().max_connections == 16
+
+
 def test_the_side_port_needs_an_address() -> None:
     with pytest.raises(ConfigError, match="http_listen"):
         load(http_listen="everywhere")
