@@ -12,7 +12,6 @@ from flight_server.auth.certificates import Certificates
 from flight_server.auth.login import Backend, Login, Logins
 from flight_server.options import options_from_headers
 from flight_server.status import typed
-from flight_server.thread_state import ThreadState
 from kernels.errors import OverloadedError, RequestError
 
 MIDDLEWARE = "pgflight"
@@ -46,16 +45,11 @@ class Caller(flight.ServerMiddleware):
         self.lease = lease
         self.shared = shared
         self._answer = answer
-        self._thread_state = ThreadState()
 
     def sending_headers(self) -> dict[str, str]:
         """Return the headers to answer with, once: for some calls Arrow asks twice."""
         answer, self._answer = self._answer, {}
         return answer
-
-    def call_completed(self, exception: BaseException | None) -> None:  # noqa: ARG002
-        """Let go of what was kept for the call."""
-        self._thread_state.release()
 
 
 class CallerFactory(flight.ServerMiddlewareFactory):
