@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import psycopg
@@ -141,6 +142,7 @@ def test_expired_ticket(postgres: object, server: ServerProcess) -> None:
         flight.connect(brief.uri) as client,
     ):
         info = client.get_flight_info(flight.FlightDescriptor.for_command(b"select 1"))
+        time.sleep(0.1)  # a request can follow within the millisecond
         expect(flight.FlightUnauthorizedError, "expired", lambda: client.do_get(info.endpoints[0].ticket))
 
 
