@@ -253,6 +253,11 @@ class Session:
         with translated():
             self._connection.execute(b"release savepoint attempt")
 
+    def moment(self) -> str | None:
+        """Return what is equal for two sessions between which nothing was committed; None on a standby."""
+        with translated():
+            return snapshot.moment(self._connection)
+
     def export_snapshot(self) -> Snapshot:
         """Export this transaction's snapshot: good for as long as the transaction lasts."""
         with translated():

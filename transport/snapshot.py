@@ -19,6 +19,11 @@ select pg_catalog.pg_current_snapshot()::pg_catalog.text,
        || '/' || oid::pg_catalog.text
 from pg_catalog.pg_database where datname = pg_catalog.current_database()
 """
+# How PostgreSQL writes types depends on two settings.  In recovery a snapshot does not list what is in progress.
+MOMENT_SQL = f"""
+select facts.*, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('quote_all_identifiers')
+from ({FACTS_SQL}) as facts where not pg_catalog.pg_is_in_recovery()
+"""  # noqa: S608 (its own constant)
 EXPORT_SQL = "select pg_catalog.pg_export_snapshot()"
 
 
@@ -60,3 +65,9 @@ def facts(connection: Connection) -> tuple[str, str]:
     """Return content and server of the snapshot that a connection's transaction sees."""
     row = connection.execute(FACTS_SQL).fetchone()
     return (row[0], row[1]) if row else ("", "")
+
+
+def moment(connection: Connection) -> str | None:
+    """Return what is equal for two transactions that see the same catalog; None where that cannot be told."""
+    row = connection.execute(MOMENT_SQL.encode()).fetchone()
+    return None if row is None else "\0".join(row)

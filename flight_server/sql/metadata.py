@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server.options import ReadOptions
 from flight_server.reading.pipeline import Pipeline
 from flight_server.request import ReadRequest
 from flight_server.sql import queries
+from flight_server.sql.memory import OPTIONS, CatalogMemory
 from flight_server.sql.parameters import array_literal
 from flight_server.sql.types import XDBC_TYPES, facts
 from flight_sql import schemas
@@ -26,8 +26,6 @@ from transport.catalog import Parts, TypeInfo, column_of
 Check = Callable[[], None]
 Made = tuple[dict[int, TypeInfo], Parts]
 """What is known of types' parts, and what the parts of types are."""
-OPTIONS = ReadOptions(decode="cpu", streams=1)
-"""Of the queries: their results are small."""
 TABLE_KEY = itemgetter("catalog", "schema", "table_name", "table_type")
 
 
@@ -50,6 +48,7 @@ class Metadata:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._memory = CatalogMemory(pipeline)
         self._facts: DatabaseFacts | None = None
 
     def facts(self, check: Check) -> DatabaseFacts:
@@ -62,8 +61,9 @@ class Metadata:
     def current_schema(self, schema: str, check: Check) -> str:
         """Return the schema in which names are looked up first; empty where the path leads nowhere."""
         request = ReadRequest(sql=queries.CURRENT_SCHEMA, options=OPTIONS, search_path=schema)
-        found = _read(self._pipeline, request, check).to_pylist()
-        return found[0]["schema"] or ""
+        schema, batches = self._pipeline.read(request, check)
+        [found] = pa.Table.from_batches(list(batches), schema).to_pylist()
+        return found["schema"] or ""
 
     def has_schema(self, schema: str, check: Check) -> bool:
         """Tell whether there is a schema that the login may use."""
@@ -137,12 +137,7 @@ class Metadata:
         return schemas.conform(schemas.FOREIGN_KEYS, self._query(text, given, check))
 
     def _query(self, text: str, given: Sequence[str | None], check: Check) -> pa.Table:
-        return _read(self._pipeline, ReadRequest(sql=text, params=tuple(given), options=OPTIONS), check)
-
-
-def _read(pipeline: Pipeline, request: ReadRequest, check: Check) -> pa.Table:
-    schema, batches = pipeline.read(request, check)
-    return pa.Table.from_batches(list(batches), schema)
+        return self._memory.query(text, given, check)
 
 
 def _given(command: Any, name: str) -> str | None:

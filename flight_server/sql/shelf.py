@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+import pyarrow as pa
+
 V = TypeVar("V")
 
 
@@ -71,3 +73,11 @@ class Shelf(Generic[V]):
         found = self._kept.pop(key, None)
         if found is not None:
             self._bytes -= found[1]
+
+
+def packed(table: pa.Table) -> pa.Buffer:
+    """Copy a result out of the server's arenas, as a stream of Arrow."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()

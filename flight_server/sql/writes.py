@@ -14,7 +14,7 @@ from flight_server.request import ReadRequest, Row
 from flight_server.sql.calls import Call
 from flight_server.sql.describe import PreparedStatement, describe_in
 from flight_server.sql.effects import Effects
-from flight_server.sql.shelf import Shelf
+from flight_server.sql.shelf import Shelf, packed
 from flight_server.sql.transactions import Transactions
 from flight_sql import Stream
 from kernels.errors import RequestError, TicketError
@@ -106,7 +106,7 @@ class Writes:
             if not transaction:
                 session.commit()
         name = secrets.token_hex(16)
-        buffer = _packed(table)
+        buffer = packed(table)
         self._executed.put((call.identity, name), True, 1)
         self._results.put((call.identity, name), buffer, buffer.size)
         return table.schema, name, table.num_rows
@@ -165,11 +165,3 @@ class Writes:
                     f"a statement that writes may return {MAX_RESULT_BYTES} bytes at most: it is rolled back"
                 )
         return pa.Table.from_batches(found, schema)
-
-
-def _packed(table: pa.Table) -> pa.Buffer:
-    """Copy a result out of the server's arenas."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()

@@ -13,6 +13,9 @@ from demo.postgres import EmbeddedPostgres
 from tests.helpers.server import ServerProcess
 from tests.helpers.standby import PRIMARY_SETTINGS, caught_up, hot_standby
 from tests.helpers.waiting import eventually
+from transport.opening import SessionOptions
+from transport.pool import ConnectionPool
+from transport.session import Session
 
 ROWS = 60_000
 
@@ -57,3 +60,27 @@ def test_connections_to_both_are_one_stream(pair: tuple[EmbeddedPostgres, Embedd
             line.get("event") == "stream left" and "another server" in line["reason"] for line in server.log
         )
         assert any(line.get("streams") != 4 for line in server.log if line.get("event") == "read")
+
+
+def test_a_standby_does_not_tell_moments_apart(pair: tuple[EmbeddedPostgres, EmbeddedPostgres]) -> None:
+    """Its snapshots do not list what is in progress: two that look the same see different tables."""
+    primary, standby = pair
+    looks = []
+    with (
+        primary.connect() as first, primary.connect() as second, primary.connect() as third,
+        standby.connect() as reader,
+    ):  # fmt: skip
+        for name, connection in (("one", first), ("two", second), ("three", third)):
+            connection.autocommit = False
+            connection.execute(f"create table {name} ()")
+        for name, connection in (("three", third), ("two", second)):
+            connection.commit()
+            eventually(
+                lambda name=name: reader.execute("select to_regclass(%s) is not null", [name]).fetchone()[0]
+            )
+            looks.append(reader.execute("select pg_current_snapshot()::text").fetchone())
+    assert looks[0] == looks[1]
+    pool = ConnectionPool(standby.dsn())
+    with Session(pool, SessionOptions()) as session:
+        assert session.moment() is None
+    pool.close()
