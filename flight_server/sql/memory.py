@@ -7,7 +7,7 @@ tells.  Any commit ends what is remembered: on a busy database the catalog is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import pyarrow as pa
 
@@ -16,6 +16,9 @@ from flight_server.reading.pipeline import Pipeline
 from flight_server.request import ReadRequest
 from flight_server.sql.shelf import Shelf, packed
 
+Check = Callable[[], None]
+Given = Sequence[str | None]
+Ask = Callable[[str, Given], pa.Table]
 OPTIONS = ReadOptions(decode="cpu", streams=1)
 """Of queries of the catalog: their results are small."""
 MAX_RESULTS = 256
@@ -35,27 +38,36 @@ class CatalogMemory:
         self._pipeline = pipeline
         self._shelf: Shelf[tuple[str, pa.Buffer]] = Shelf(MAX_RESULTS, MAX_RESULT_BYTES, LIFETIME_S)
 
-    def query(self, text: str, given: Sequence[str | None], check: Callable[[], None]) -> pa.Table:
-        """Return a query's rows as they are now.
+    def query(self, text: str, given: Given, check: Check) -> pa.Table:
+        """Return a query's rows as they are now; see `made`."""
+        return self.made((text, *given), lambda ask: ask(text, given), check)
+
+    def made(self, key: Hashable, make: Callable[[Ask], pa.Table], check: Check) -> pa.Table:
+        """Return what is made of queries, as they are answered now.
 
         Parameters
         ----------
-        text : str
-            A query of the catalog alone, by functions whose results depend on it alone.
-        given : sequence of (str or None)
-            Its parameters.
+        key : hashable
+            Says what is made.
+        make : callable
+            Is given what asks the catalog, under one snapshot, by text and parameters.  The queries may look at
+            the catalog alone, by functions whose results depend on it alone.
         check : callable
             Raises when the client has gone.
         """
-        request = ReadRequest(sql=text, params=tuple(given), options=OPTIONS)
-        with self._pipeline.sessions.open(request) as session:
+        with self._pipeline.sessions.open(ReadRequest(sql="", options=OPTIONS)) as session:
             moment = session.moment()
-            seen, kept = self._shelf.get((text, *given)) or ("", None)
+            seen, kept = self._shelf.get(key) or ("", None)
             if kept is not None and seen == moment:
                 return pa.ipc.open_stream(kept).read_all()
-            schema, batches = self._pipeline.read(request, check, within=session)
-            table = pa.Table.from_batches(list(batches), schema)
+
+            def ask(text: str, given: Given) -> pa.Table:
+                request = ReadRequest(sql=text, params=tuple(given), options=OPTIONS)
+                schema, batches = self._pipeline.read(request, check, within=session)
+                return pa.Table.from_batches(list(batches), schema)
+
+            table = make(ask)
         if moment is not None:
             buffer = packed(table)
-            self._shelf.put((text, *given), (moment, buffer), buffer.size)
+            self._shelf.put(key, (moment, buffer), buffer.size)
         return table

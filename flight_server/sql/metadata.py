@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -13,7 +13,7 @@ import pyarrow as pa
 from flight_server.reading.pipeline import Pipeline
 from flight_server.request import ReadRequest
 from flight_server.sql import queries
-from flight_server.sql.memory import OPTIONS, CatalogMemory
+from flight_server.sql.memory import OPTIONS, Ask, CatalogMemory, Check
 from flight_server.sql.parameters import array_literal
 from flight_server.sql.types import XDBC_TYPES, facts
 from flight_sql import schemas
@@ -23,7 +23,6 @@ from kernels.column import Column
 from kernels.plan import TypePolicy, plan
 from transport.catalog import Parts, TypeInfo, column_of
 
-Check = Callable[[], None]
 Made = tuple[dict[int, TypeInfo], Parts]
 """What is known of types' parts, and what the parts of types are."""
 TABLE_KEY = itemgetter("catalog", "schema", "table_name", "table_type")
@@ -88,20 +87,14 @@ class Metadata:
         )
         if not command.include_schema:
             return schemas.conform(schemas.TABLES, self._query(queries.TABLES, given, check))
-        columns = self._query(queries.COLUMNS, given, check).to_pylist()
-        return schemas.table(
-            schemas.TABLES_WITH_SCHEMA, list(_with_schemas(columns, self._made_of(columns, check), policy))
-        )
 
-    def _made_of(self, columns: list[dict[str, Any]], check: Check) -> Made:
-        """Return what the columns' types are made of."""
-        oids = sorted({str(member["type_oid"]) for member in columns if member["name"] is not None})
-        infos: dict[int, TypeInfo] = {}
-        parts: Parts = {}
-        for row in self._query(queries.PARTS, (array_literal(oids),), check).to_pylist():
-            infos[row["type"]] = TypeInfo(row["typname"], row["typtype"], row["typcategory"], row["send"])
-            parts.setdefault(row["whole"], []).append((row["name"], row["type"], row["typmod"]))
-        return infos, parts
+        def make(ask: Ask) -> pa.Table:
+            columns = ask(queries.COLUMNS, given).to_pylist()
+            return schemas.table(
+                schemas.TABLES_WITH_SCHEMA, list(_with_schemas(columns, _made_of(columns, ask), policy))
+            )
+
+        return self._memory.made(("tables with schemas", *given, policy), make, check)
 
     def table_types(self) -> pa.Table:
         """Return the types of tables."""
@@ -159,6 +152,17 @@ def _named(command: Any, prefix: str = "") -> tuple[str | None, str | None, str]
         _given(command, f"{prefix}db_schema"),
         getattr(command, f"{prefix}table"),
     )
+
+
+def _made_of(columns: list[dict[str, Any]], ask: Ask) -> Made:
+    """Return what the columns' types are made of."""
+    oids = sorted({str(member["type_oid"]) for member in columns if member["name"] is not None})
+    infos: dict[int, TypeInfo] = {}
+    parts: Parts = {}
+    for row in ask(queries.PARTS, (array_literal(oids),)).to_pylist():
+        infos[row["type"]] = TypeInfo(row["typname"], row["typtype"], row["typcategory"], row["send"])
+        parts.setdefault(row["whole"], []).append((row["name"], row["type"], row["typmod"]))
+    return infos, parts
 
 
 def _with_schemas(columns: list[dict[str, Any]], made: Made, policy: TypePolicy) -> Iterator[tuple[Any, ...]]:
