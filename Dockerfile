@@ -11,7 +11,7 @@ COPY transport transport
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON} AS base
-RUN useradd --system --uid 10001 --user-group --no-create-home pgflight \
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin pgflight \
     && install --directory --owner pgflight --group pgflight /var/cache/pgflight
 # Kernels are compiled for the CPU they run on, at the first start: keep this directory on a volume.
 ENV NUMBA_CACHE_DIR=/var/cache/pgflight \

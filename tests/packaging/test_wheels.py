@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
 import venv
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,9 @@ def build(source: Path, directory: Path) -> Path:
 
 
 def shipped(source: Path, package: str) -> set[str]:
-    """Return the files of a package that git knows or would know."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", package]
-    listed = subprocess.run(command, cwd=source, capture_output=True, text=True, check=True, timeout=60)
-    return {name for name in listed.stdout.splitlines() if (source / name).exists()}
+    """Return the files of a package, without what Python has compiled."""
+    files = (path.relative_to(source) for path in (source / package).rglob("*") if path.is_file())
+    return {str(path) for path in files if "__pycache__" not in path.parts}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -63,16 +63,30 @@ def test_packages_are_those_of_the_configuration() -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of a fresh environment with both wheels and their dependencies."""
     directory = tmp_path_factory.mktemp("environment")
     venv.create(directory, with_pip=True)
-    install = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", *map(str, wheels.values())]
+    install(directory, *map(str, wheels.values()))
+    return directory / "bin"
+
+
+@pytest.fixture(scope="module")
+def locked(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of what the image for CPUs installs."""
+    directory = tmp_path_factory.mktemp("locked")
+    venv.create(directory, with_pip=True)
+    install(directory, "--require-hashes", "-r", str(ROOT / "requirements.lock"))
+    install(directory, "--no-deps", str(wheels["server"]))
+    return directory / "bin"
+
+
+def install(environment: Path, *what: str) -> None:
+    command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", *what]
     ended = subprocess.run(
-        install, capture_output=True, text=True, timeout=900, check=False, cwd=directory, env=bare()
+        command, capture_output=True, text=True, timeout=900, check=False, cwd=environment, env=bare()
     )
     assert ended.returncode == 0, ended.stderr
-    yield directory / "bin"
 
 
 def bare() -> dict[str, str]:
@@ -110,3 +124,24 @@ def test_installed_wheels_need_nothing_else(installed: Path, tmp_path: Path) -> 
     assert "No broken requirements" in ask([str(installed / "python"), "-m", "pip", "check"], tmp_path)
     for command in (["pgflight-server", "serve"], ["pgflight-server", "export"], ["pgflight", "query"]):
         assert "--help" in ask([str(installed / command[0]), command[1], "--help"], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_the_image_installs_is_enough_and_healthy(
+    locked: Path, postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """The Dockerfile's own health check, on a port of ours, tells a running server from a stopped one."""
+    assert "No broken requirements" in ask([str(locked / "python"), "-m", "pip", "check"], tmp_path)
+    found = re.search(
+        r"^HEALTHCHECK .*?CMD (\[.*?\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert found is not None
+    _python, *check = json.loads(found[1])
+    clean = {"PYTHONPATH": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    flags = ("--http-listen", "0")
+    with ServerProcess(postgres.dsn(), *flags, environment=clean, program=locked / "pgflight-server") as server:
+        port = next(line["http_port"] for line in server.log if line.get("event") == "listening")
+        healthy = [str(locked / "python"), *(word.replace(":9464/", f":{port}/") for word in check)]
+        ask(healthy, tmp_path)
+    assert subprocess.run(healthy, capture_output=True, timeout=60, check=False).returncode != 0
