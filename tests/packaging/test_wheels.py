@@ -20,6 +20,7 @@ from tests.helpers.server import ServerProcess
 ROOT = Path(__file__).parents[2]
 SOURCES = {"server": ROOT, "client": ROOT / "client"}
 PACKAGES = {"server": ("flight_server", "flight_sql", "kernels", "transport"), "client": ("pgflight",)}
+SUFFIXES = {".py", ".pyi", ".proto", ".typed"}
 METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE"}
 
 
@@ -51,6 +52,7 @@ def test_a_wheel_holds_its_packages_and_nothing_else(wheels: dict[str, Path], na
     assert {each.rsplit("/", 1)[1] for each in metadata} == METADATA
     wanted = set().union(*(shipped(SOURCES[name], package) for package in PACKAGES[name]))
     assert len(wanted) > 10
+    assert {Path(each).suffix for each in wanted} <= SUFFIXES, "what is that doing here?"
     assert names - metadata == wanted
     for package in PACKAGES[name]:
         assert {f"{package}/__init__.py", f"{package}/py.typed"} <= names
