@@ -75,6 +75,7 @@ CONTESTANTS: Sequence[Contestant] = (
     Contestant("psql", "psql >/dev/null", "floor", "benchmark.peers.psql:read", program="psql"),
     Contestant(COPY_FLOOR + PARALLEL, "COPY, drained", "floor", "benchmark.floor:copy_ranges", True),
     Contestant(DATAROW_FLOOR + PARALLEL, "DataRow, drained", "floor", "benchmark.floor:data_row_ranges", True),
+    Contestant("psql-parallel", "psql >/dev/null", "floor", "benchmark.peers.psql:parallel", True, program="psql"),
     Contestant("pgflight-parallel", "pgflight", "pgflight", "benchmark.ours:raw_parallel", True),
     Contestant(
         "pgflight-client-parallel", "pgflight client, batches", "pgflight", "benchmark.ours:batches_parallel", True
