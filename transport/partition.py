@@ -37,6 +37,8 @@ order by c.oid
 """
 
 MIN_RANGE_PAGES = 128
+MIN_RANGE_BYTES = MIN_RANGE_PAGES << 13
+"""In pages of the usual size."""
 MAX_RANGE_PAGES = 4096
 ORDERED_RANGE_PAGES = 1024
 """Ranges that wait for their turn are kept in memory: they are small."""

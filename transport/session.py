@@ -263,6 +263,11 @@ class Session:
         with translated():
             return snapshot.export(self._connection)
 
+    @property
+    def locked_bytes(self) -> int | None:
+        """Size of what the statement described last reads, the catalog left out; None if unknown."""
+        return None if self._locked is None else self._locked.size_bytes
+
     def rewritten(self) -> list[str]:
         """Return what this transaction has locked and was truncated or rewritten after its snapshot was taken.
 

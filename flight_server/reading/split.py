@@ -22,11 +22,12 @@ from flight_server.reading.written import DIALECT, folded
 from flight_server.request import ReadRequest
 from kernels.column import Column
 from kernels.errors import PostgresError
-from transport.partition import Leaf, PageRange, ranges
+from transport.partition import MIN_RANGE_BYTES, Leaf, PageRange, ranges
 from transport.session import Session
 
 SELECT_PARTS = frozenset(("expressions", "from_", "from", "where", "kind"))
 """What a statement may consist of; anything else that is set (GROUP BY, LIMIT, WITH, …) keeps it whole."""
+SMALL = "what it reads is small"
 DEEPER = frozenset((TokenType.L_PAREN, TokenType.L_BRACKET))
 HIGHER = frozenset((TokenType.R_PAREN, TokenType.R_BRACKET))
 
@@ -105,7 +106,7 @@ def divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], 
         Streams wanted at most.
     """
     try:
-        _require_wanted(request, streams)
+        _require_wanted(session, request, streams)
         with session.savepoint():
             return _divide(session, request, columns, streams)
     except _KeepWhole as reason:
@@ -152,7 +153,7 @@ def shape_of(request: ReadRequest, columns: tuple[Column, ...]) -> Shape:
     return _sql_shape(statement.bare(request.sql or ""))
 
 
-def _require_wanted(request: ReadRequest, streams: int) -> None:
+def _require_wanted(session: Session, request: ReadRequest, streams: int) -> None:
     """Keep what is not worth looking at whole, before PostgreSQL is asked anything."""
     if streams < 2:
         raise _KeepWhole("one stream is enough, or all that was asked for")
@@ -160,6 +161,8 @@ def _require_wanted(request: ReadRequest, streams: int) -> None:
         raise _KeepWhole("the statement has parameters")
     if request.limit is not None:
         raise _KeepWhole("a limit counts rows of the whole")
+    if session.locked_bytes is not None and session.locked_bytes <= MIN_RANGE_BYTES:
+        raise _KeepWhole(SMALL)
 
 
 def _divide(session: Session, request: ReadRequest, columns: tuple[Column, ...], streams: int) -> Division:
@@ -198,7 +201,7 @@ def _proven(session: Session, request: ReadRequest, shape: Shape) -> dict[tuple[
 def _cut(leaves: Sequence[Leaf], streams: int, request: ReadRequest) -> list[PageRange]:
     cut = ranges(list(leaves), streams, ordered=request.options.ordered)
     if len(cut) < 2:
-        raise _KeepWhole("the relation is small")
+        raise _KeepWhole(SMALL)
     return cut
 
 
