@@ -23,8 +23,9 @@ $(VENV)/.demo: pyproject.toml client/pyproject.toml
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo $(ARGS)
 
+# Two processes, each with its own PostgreSQL: one waits for its servers while the other computes.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-long: setup
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
