@@ -19,7 +19,7 @@ from benchmark.target import Target
 BASE_MEMORY_MIB = 384
 STREAM_MEMORY_MIB = 48
 """Blocks, batches that wait for the client, and those that gRPC sends: several MiB each, with room to spare."""
-SPARE_CONNECTIONS = 4
+SPARE_CONNECTIONS = 6
 ROW_BYTES = 256
 """More than a row of any of the tables takes in PostgreSQL's cache."""
 MIN_CACHE_MIB = 512

@@ -72,6 +72,7 @@ def serve(
     snapshot_max_s: Annotated[float | None, typer.Option(help=_help("snapshot_max_s"))] = None,
     max_snapshots: Annotated[int | None, typer.Option(help=_help("max_snapshots"))] = None,
     max_connections: Annotated[int | None, typer.Option(help=_help("max_connections"))] = None,
+    reserved_connections: Annotated[int | None, typer.Option(help=_help("reserved_connections"))] = None,
     max_streams: Annotated[int | None, typer.Option(help=_help("max_streams"))] = None,
     max_waiting: Annotated[int | None, typer.Option(help=_help("max_waiting"))] = None,
     connection_wait_s: Annotated[float | None, typer.Option(help=_help("connection_wait_s"))] = None,

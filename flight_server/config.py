@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     snapshot_max_s: float = Field(3600.0, gt=0, description="And after so long in any case.")
     max_snapshots: int = Field(4, ge=0, description="Snapshots held at once; each takes a connection.")
     max_connections: int = Field(16, ge=1, le=10_000, description="PostgreSQL connections at most.")
+    reserved_connections: int = Field(
+        2,
+        ge=0,
+        description="So many of them, at most a quarter, are for planning and metadata, never for streams.",
+    )
     max_streams: int = Field(
         4, ge=1, le=1024, description="Sessions that one read uses at most unless it asks for more."
     )

@@ -207,6 +207,7 @@ def _transactions(settings: Settings) -> TransactionLimits | None:
 def _pool_options(settings: Settings, connections: int) -> PoolOptions:
     return PoolOptions(
         max_connections=connections,
+        reserved=min(settings.reserved_connections, connections // 4),
         max_waiting=settings.max_waiting,
         wait_s=settings.connection_wait_s,
     )

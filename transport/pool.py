@@ -42,6 +42,8 @@ class PoolOptions:
     ----------
     max_connections : int
         Connections held at most.
+    reserved : int
+        So many of them are not for streams: what is answered at once never waits for a stream to end.
     max_waiting : int
         Requests that may wait for one; more are refused at once.
     wait_s : float
@@ -51,6 +53,7 @@ class PoolOptions:
     """
 
     max_connections: int = 16
+    reserved: int = 0
     max_waiting: int = 256
     wait_s: float = 30.0
     idle_s: float = 300.0
@@ -134,7 +137,9 @@ class ConnectionPool:
         self._dsn = dsn
         self.types = TypeCache()
         self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
-        self._slots = Slots(self._options.max_connections, self._options.max_waiting)
+        self._slots = Slots(self._options.max_connections - self._options.reserved, self._options.max_waiting)
+        self._reserve = Slots(self._options.reserved, self._options.max_waiting)
+        self._from_reserve: set[Connection] = set()
         self._pool: psycopg_pool.ConnectionPool[Connection] = psycopg_pool.ConnectionPool(
             dsn,
             min_size=0,
@@ -150,7 +155,7 @@ class ConnectionPool:
 
     @property
     def max_connections(self) -> int:
-        """Connections that can be taken at once."""
+        """Connections that streams can take at once."""
         return self._slots.count
 
     def take(self, count: int = 1) -> list[Connection]:
@@ -164,13 +169,31 @@ class ConnectionPool:
             PostgreSQL cannot be reached.
         """
         self._slots.take(count, self._options.wait_s)
-        return self._open(count)
+        return self._open(count, self._slots)
 
     def take_free(self, count: int) -> list[Connection]:
         """Lend up to `count` connections that nobody waits for: a read that holds some never waits for more."""
-        return self._open(self._slots.take_free(count))
+        return self._open(self._slots.take_free(count), self._slots)
 
-    def _open(self, count: int) -> list[Connection]:
+    def take_for_question(self) -> Connection:
+        """Lend a connection for what is answered at once: one that no stream waits for, or a reserved one.
+
+        Raises
+        ------
+        OverloadedError, ConnectionLostError
+            As by `take`.
+        """
+        if not self._options.reserved:
+            return self.take()[0]
+        free = self.take_free(1)
+        if free:
+            return free[0]
+        self._reserve.take(1, self._options.wait_s)
+        (connection,) = self._open(1, self._reserve)
+        self._from_reserve.add(connection)
+        return connection
+
+    def _open(self, count: int, slots: Slots) -> list[Connection]:
         """Open as many connections as slots were taken."""
         taken: list[Connection] = []
         try:
@@ -178,7 +201,7 @@ class ConnectionPool:
                 while len(taken) < count:
                     taken.append(self._connection())
         except BaseException:
-            self._slots.give_back(count - len(taken))
+            slots.give_back(count - len(taken))
             for connection in taken:
                 self.give_back(connection)
             raise
@@ -206,8 +229,10 @@ class ConnectionPool:
     def give_back(self, connection: Connection) -> None:
         """Return a connection whose protocol state is known, in no transaction, with nothing of its last user."""
         self._used[connection] = time.monotonic()
+        reserved = connection in self._from_reserve
+        self._from_reserve.discard(connection)
         self._pool.putconn(connection)
-        self._slots.give_back()
+        (self._reserve if reserved else self._slots).give_back()
 
     def discard(self, connection: Connection) -> None:
         """Close a connection whose reply was not read to its end, and stop what its backend does."""
@@ -227,7 +252,7 @@ class ConnectionPool:
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection now."""
-        return self._slots.waiting
+        return self._slots.waiting + self._reserve.waiting
 
     def statistics(self) -> dict[str, int]:
         """Return psycopg_pool's counters."""

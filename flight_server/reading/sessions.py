@@ -97,11 +97,20 @@ class Sessions:
         )
 
     def open(self, request: ReadRequest, connection: Connection | None = None, *, idle: bool = False) -> Session:
-        """Open a session; one that may be idle in its transaction for as long as snapshots are held."""
+        """Open a session: for a read on a connection taken for it, else for questions.
+
+        Parameters
+        ----------
+        request : ReadRequest
+        connection : Connection, optional
+        idle : bool
+            It may become idle in its transaction, for as long as snapshots are held.
+        """
         options = self.options(request)
         if idle:
             options = replace(options, idle_timeout_s=self._idle_timeout_s)
-        return Session(self.pool, options, connection=connection)
+            return Session(self.pool, options, connection=connection)
+        return Session(self.pool, options, connection=connection or self.pool.take_for_question())
 
     def open_share(self, request: ReadRequest, connection: Connection, snapshot: Snapshot) -> Session:
         """Open a session that reads page ranges under a snapshot that is held elsewhere."""

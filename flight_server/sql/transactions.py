@@ -238,7 +238,7 @@ class Transactions:
     def _enter(self, transaction: Transaction) -> WriteSession:
         with self._lock:
             holding = sum(each.session is not None for each in self._open.values())
-        if holding >= max(1, self._sessions.pool.max_connections // 2):
+        if holding >= (self._sessions.pool.max_connections + 1) // 2:
             raise OverloadedError("half of the server's connections are held by transactions: try again later")
         request = ReadRequest(sql="", search_path=transaction.search_path)
         session = WriteSession(self._sessions.pool, self._sessions.options(request))

@@ -128,6 +128,28 @@ def test_connections_are_limited(pair: ConnectionPool) -> None:
         pair.give_back(connection)
 
 
+def test_what_is_reserved_is_for_questions(postgres) -> None:
+    """Streams never hold all connections; questions take those that streams leave first."""
+    pool = ConnectionPool(postgres.dsn(), PoolOptions(max_connections=3, reserved=1, max_waiting=1, wait_s=0.2))
+    assert pool.max_connections == 2
+    one = pool.take_for_question()
+    streams = pool.take_free(3)
+    assert len(streams) == 1, "the other one was free, and is asked a question"
+    other = pool.take_for_question()
+    for take in (pool.take_for_question, pool.take):
+        with pytest.raises(OverloadedError):
+            take()
+    pool.discard(other)
+    pool.give_back(pool.take_for_question())
+    with pytest.raises(OverloadedError):
+        pool.take()
+    pool.give_back(one)
+    streams += pool.take()
+    for connection in (*streams, pool.take_for_question()):
+        pool.give_back(connection)
+    pool.close()
+
+
 def test_a_discarded_connection_is_replaced(pair: ConnectionPool) -> None:
     for _ in range(5):
         (connection,) = pair.take()
