@@ -152,7 +152,7 @@ def test_the_server_and_postgresql_are_large_enough() -> None:
         psycopg.connect(dsn) as connection,
     ):
         shown = connection.execute("SELECT current_setting('shared_buffers'), current_setting('max_connections')")
-        assert shown.fetchone() == ("976MB", "192")
+        assert shown.fetchone() == ("976MB", "198")
 
 
 def curve(seconds: dict[int, tuple[float, float]]) -> Curve:
