@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: setup demo test test-long torture check format bench lock clean
+.PHONY: setup demo test test-long torture soak check format bench lock clean
 
 # Everything for development; `make demo` needs much less.
 setup: $(VENV)/.complete
@@ -32,6 +32,9 @@ test-long: setup
 
 torture: setup
 	$(BIN)/python -m tests.torture $(ARGS)
+
+soak: setup
+	$(BIN)/python -m tests.torture.soak $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

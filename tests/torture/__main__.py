@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +36,7 @@ def main(
         table.add_row(fault.name, *(_shown(cell) for cell in row))
     console.print(table)
     if json_file is not None:
-        json_file.write_text(json.dumps([asdict(cell) for cell in cells], indent=1))
+        json_file.write_text(json.dumps([vars(cell) for cell in cells], indent=1))
     bad = [cell for cell in cells if not cell.is_sound]
     console.print(
         f"{sum(sum(cell.outcomes.values()) for cell in cells)} runs, {len(bad)} cells with something wrong"

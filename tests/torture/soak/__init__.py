@@ -1,0 +1,1 @@
+"""A server under mixed work for hours, with clients that cancel, stall and die: nothing may grow, nothing may be wrong."""
