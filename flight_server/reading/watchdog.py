@@ -65,6 +65,11 @@ class Watch:
             if self.hang_up is not None:
                 self.hang_up()
 
+    def end(self) -> None:
+        """Let go of the read: else it and its watch keep each other, and its block, until the collector runs."""
+        with self._lock:
+            self.hang_up = None
+
 
 class Watchdog:
     """Watches reads; its thread runs while there are any.
@@ -85,19 +90,21 @@ class Watchdog:
     def watch(self) -> Iterator[Watch]:
         """Watch a read."""
         watch = Watch(self._limit_s)
-        if not self._limit_s:
-            yield watch
-            return
-        with self._changed:
-            self._watches.add(watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-                self._thread.start()
+        if self._limit_s:
+            self._add(watch)
         try:
             yield watch
         finally:
             with self._changed:
                 self._watches.discard(watch)
+            watch.end()
+
+    def _add(self, watch: Watch) -> None:
+        with self._changed:
+            self._watches.add(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         pause_s = min(LONGEST_PAUSE_S, self._limit_s / CHECKS_PER_LIMIT)

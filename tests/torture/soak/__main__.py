@@ -31,7 +31,7 @@ def main(
         json_file.write_text(report.to_json())
         now = report.samples[-1]
         console.print(
-            f"{now.at_s:.0f} s: {now.rss_mib} MiB, {now.threads} threads, {now.descriptors} descriptors, "
+            f"{now.at_s:.0f} s: {now.rss_mib:.0f} MiB, own {now.own_mib:.0f}, {now.threads} threads, {now.descriptors} descriptors, "
             f"{now.backends} backends, {now.streams} streams; {report.done.total()} done, {len(report.wrong)} wrong"
         )
 

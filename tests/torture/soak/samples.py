@@ -26,7 +26,7 @@ class Sample:
     at_s: float
     rss_mib: float
     shared_mib: float
-    """Of it, memory of files and of clients."""
+    """Of it, pages of files, and those that clients offer and take back."""
     threads: int
     descriptors: int
     backends: int
@@ -35,6 +35,11 @@ class Sample:
     lent: int
     """PostgreSQL connections in use."""
     waiting: int
+
+    @property
+    def own_mib(self) -> float:
+        """Memory that is the server's alone."""
+        return self.rss_mib - self.shared_mib
 
 
 class Sampler:
@@ -84,8 +89,8 @@ class Sampler:
 
 
 def slope_mib_per_h(samples: list[Sample], warm_up_s: float) -> float:
-    """Return how fast the server's memory grows after the warm-up, by least squares; NaN with too few samples."""
-    late = [(sample.at_s / 3600, sample.rss_mib) for sample in samples if sample.at_s >= warm_up_s]
+    """Return how fast the server's own memory grows after the warm-up, by least squares; NaN with too few samples."""
+    late = [(sample.at_s / 3600, sample.own_mib) for sample in samples if sample.at_s >= warm_up_s]
     if len(late) < 3:
         return float("nan")
     hours, mib = zip(*late, strict=True)
