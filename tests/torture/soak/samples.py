@@ -74,8 +74,7 @@ class Sampler:
         )
 
     def _backends(self) -> int:
-        titles = [" ".join(child.cmdline()) for child in psutil.Process(self._postgres.pid).children()]
-        return sum(" pgflight demo " in title for title in titles)
+        return sum(" pgflight demo " in _title(child) for child in psutil.Process(self._postgres.pid).children())
 
     def _levels(self) -> dict[str, int]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=60) as reply:
@@ -86,6 +85,13 @@ class Sampler:
             if family.type == "gauge"
             for sample in family.samples
         }
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 def slope_mib_per_h(samples: list[Sample], warm_up_s: float) -> float:
