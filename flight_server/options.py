@@ -180,7 +180,7 @@ def _boolean(name: str, value: Any) -> bool:
 def _number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> float:
     try:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
-    except ValueError:
+    except (ValueError, OverflowError):
         number = None
     if number is None or not low <= number <= high or (whole and number != int(number)):
         kind = "a whole number" if whole else "a number"

@@ -107,11 +107,7 @@ def parse_command(command: bytes, defaults: Mapping[str, Any]) -> ReadRequest:
         raise RequestError("the request is empty: send SQL, a table's path, or a JSON object")
     if not text.lstrip().startswith("{"):
         return ReadRequest(sql=text, options=parse_options(defaults))
-    try:
-        parts = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as failure:
-        raise RequestError(f"the request looks like JSON but is not: {failure}") from failure
-    return parse_json(parts, defaults)
+    return parse_json(_parsed(text), defaults)
 
 
 def parse_json(parts: dict[str, Any], defaults: Mapping[str, Any]) -> ReadRequest:
@@ -143,6 +139,19 @@ def parse_json(parts: dict[str, Any], defaults: Mapping[str, Any]) -> ReadReques
     )
 
 
+def _parsed(text: str) -> Any:
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError) as failure:  # malformed, a number of thousands of digits, too deep
+        raise RequestError(f"the request looks like JSON but is not: {failure}") from failure
+    if "\\u" in text:  # only an escape can make half of a character
+        try:
+            json.dumps(parts, ensure_ascii=False).encode()
+        except UnicodeEncodeError as failure:
+            raise RequestError("the request holds half of a surrogate pair: it is no text") from failure
+    return parts
+
+
 def _text(raw: bytes) -> str:
     try:
         return raw.decode()
@@ -155,10 +164,14 @@ def _table(value: Any) -> tuple[str, ...]:
     if (
         not isinstance(names, (list, tuple))
         or len(names) not in (1, 2)
-        or not all(isinstance(name, str) and name for name in names)
+        or not all(_is_name(name) for name in names)
     ):
         raise RequestError("a table is 'name' or 'schema.name', or a list of one or two names")
     return tuple(names)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def split_name(text: str) -> list[str]:
@@ -188,7 +201,7 @@ def split_name(text: str) -> list[str]:
 def _columns(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
+    if not isinstance(value, list) or not value or not all(_is_name(name) for name in value):
         raise RequestError("'columns' must be a list of column names, at least one")
     return tuple(value)
 
