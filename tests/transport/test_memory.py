@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -15,6 +16,7 @@ from kernels.errors import OverloadedError
 from tests.helpers.waiting import eventually
 from transport.memory import ALIGN_BYTES, GRAIN_BYTES, Region, RegionPool
 
+MIB = 1 << 20
 UNIT = GRAIN_BYTES + ALIGN_BYTES
 """What the smallest region takes from the budget."""
 
@@ -190,3 +192,17 @@ def test_many_threads() -> None:
     assert problems == []
     assert pool.lent_bytes == 0
     assert 0 < pool.kept_bytes <= pool.budget_bytes
+
+
+def test_what_is_dropped_goes_back_to_the_system() -> None:
+    """Also what lies between blocks that are still in use; malloc keeps that, and a server grows to twice its budget."""
+    np.empty(31 << 20, np.uint8).fill(1)  # from now on malloc takes blocks of up to this size from its heap
+    pool = RegionPool(256 << 20)
+    regions = [pool.allocate(MIB) for _ in range(100)]
+    for region in regions:
+        region.array.fill(1)
+    before = psutil.Process().memory_info().rss
+    del regions[::2], region
+    pool.trim()
+    assert pool.lent_bytes > 45 * MIB
+    assert psutil.Process().memory_info().rss < before - 40 * MIB
