@@ -154,7 +154,7 @@ class Logins:
             said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body))
             identity, ends_at = str(said["i"]), float(said["e"])
             expires_at = float(said.get("x", math.inf))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         key = self._backend.key(identity)  # of whom the token says it is: the signature proves it
         if key is None or not hmac.compare_digest(signature.encode(errors="replace"), _sign(key, body).encode()):

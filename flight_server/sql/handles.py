@@ -91,7 +91,7 @@ def decode(raw: bytes) -> Handle:
         return Handle(ticket=raw)
     try:
         return _read(json.loads(raw.removeprefix(PREFIX)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError) as failure:
         raise TicketError("the handle was not issued by this server, or was changed") from failure
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
+from flight_server.auth.login import Logins
+from flight_server.auth.tokens import OneToken
 from flight_server.options import parse_options
 from flight_server.request import parse_command, parse_path
-from kernels.errors import RequestError
+from flight_server.sql.handles import decode
+from kernels.errors import RequestError, TicketError, UnauthenticatedError
 from tests.helpers.server import ServerProcess
 from tests.torture.fuzz_wire.live import assault
 from tests.torture.fuzz_wire.run import fuzz
@@ -56,3 +61,11 @@ def test_a_path_with_a_zero_byte() -> None:
 def test_a_number_beyond_floats() -> None:
     with pytest.raises(RequestError, match="timeout_s"):
         parse_options({"timeout_s": 10**400})
+
+
+def test_numbers_beyond_floats_and_integers_elsewhere() -> None:
+    with pytest.raises(TicketError):
+        decode(b'pgq1.{"t":"pgf1.x","p":[1e999]}')
+    token = base64.urlsafe_b64encode(b'{"i":"anonymous","e":1' + b"0" * 400 + b"}").decode()
+    with pytest.raises(UnauthenticatedError):
+        Logins(OneToken("a token of the test")).check({"authorization": [f"Bearer pgl1.{token}.x"]})
