@@ -21,11 +21,16 @@ def main(
 ) -> None:
     """Break tickets, descriptors, messages, actions and headers, and see what the server makes of them."""
     console = Console(highlight=False)
-    parsed = fuzz(count, seed, processes)
-    with fuzzed_server() as server:
-        sent = assault(server, live, seed)
+    parsed, sent = broken(count, live, seed, processes)
     show(parsed, sent, console)
     raise typer.Exit(1 if parsed.bad or sent.bad else 0)
+
+
+def broken(count: int, live: int, seed: int, processes: int) -> tuple[Findings, Findings]:
+    """Give broken payloads to the parsers, and to a server."""
+    parsed = fuzz(count, seed, processes)
+    with fuzzed_server() as server:
+        return parsed, assault(server, live, seed)
 
 
 def show(parsed: Findings, sent: Findings, console: Console) -> None:
