@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kernels.errors import RequestError
-from kernels.plan import InfinityPolicy, NestedPolicy, NumericPolicy, Profile, TypePolicy
+from kernels.plan import ArraysPolicy, InfinityPolicy, NestedPolicy, NumericPolicy, Profile, TypePolicy
 from transport.modes.moving import TRANSPORTS
 
 HEADER_PREFIX = "x-pgflight-"
@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "numeric": ("decimal", "string", "float64"),
     "infinity": ("error", "null"),
     "nested": ("arrow", "text"),
+    "arrays": ("list", "nd", "text"),
     "decode": ("auto", "cpu", "gpu"),
     "transport": TRANSPORTS,
     "framing": ("auto", "copy", "extended"),
@@ -55,6 +56,8 @@ class ReadOptions:
         What an infinite date, timestamp or interval becomes.
     nested : {"arrow", "text"}
         Arrays, composites, ranges, hstore and vectors as nested Arrow types, or as PostgreSQL's text.
+    arrays : {"list", "nd", "text"}
+        Arrays as lists of one dimension, as structs with all dimensions and bounds, or as PostgreSQL's text.
     decode : {"auto", "cpu", "gpu"}
         Where rows are decoded.
     transport : {"pinned", "single", "buffered", "chunked", "gds", "file"}
@@ -86,6 +89,7 @@ class ReadOptions:
     numeric: NumericPolicy = "decimal"
     infinity: InfinityPolicy = "error"
     nested: NestedPolicy = "arrow"
+    arrays: ArraysPolicy = "list"
     decode: Literal["auto", "cpu", "gpu"] = "auto"
     transport: Literal["pinned", "single", "buffered", "chunked", "gds", "file"] = "pinned"
     framing: Literal["auto", "copy", "extended"] = "auto"
@@ -101,7 +105,13 @@ class ReadOptions:
     @property
     def types(self) -> TypePolicy:
         """The part that planning needs."""
-        return TypePolicy(profile=self.profile, numeric=self.numeric, infinity=self.infinity, nested=self.nested)
+        return TypePolicy(
+            profile=self.profile,
+            numeric=self.numeric,
+            infinity=self.infinity,
+            nested=self.nested,
+            arrays=self.arrays,
+        )
 
     def batch_target(self, streams: int = 1) -> int:
         """Return the target size of a batch, in bytes, of a read by so many streams."""

@@ -35,8 +35,8 @@ MESSAGES = {
     layout.NOT_UTF8: "the text is not valid UTF-8 (cast the column to bytea to read its bytes)",
 }
 RANGE_MESSAGES = {
-    layout.OTHER_SHAPE: "an array of several dimensions has no list form: use option nested=text",
-    layout.OTHER_BOUND: "a list would lose the array's lower bound: use option nested=text",
+    layout.OTHER_SHAPE: "an array of several dimensions has no list form: use option arrays=nd or arrays=text",
+    layout.OTHER_BOUND: "a list would lose the array's lower bound: use option arrays=nd or arrays=text",
     layout.INFINITE: "an infinite value has no Arrow form: use option infinity=null, or filter it",
     layout.OUT_OF_RANGE: "the value lies outside the range of the Arrow type: cast the column to text",
     layout.NOT_A_NUMBER: "numeric NaN or infinity has no decimal form: use option numeric=string or float64",

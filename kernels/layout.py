@@ -25,15 +25,21 @@ LIST: Final = 6
 STRUCT: Final = 7
 """A composite -> one child per attribute."""
 RANGE: Final = 8
-"""A range -> three children: lower bound, upper bound, FLAG."""
+"""A range -> three children: lower bound, upper bound, and BARE flags."""
 MULTIRANGE: Final = 9
 """Counted ranges -> int32 offsets and one RANGE child."""
 MAP: Final = 10
 """hstore's counted pairs -> int32 offsets and two children: key and value."""
-FLAG: Final = 11
-"""One byte without a length before it, copied; only as a child."""
+BARE: Final = 11
+"""A number of WIDTH 1 or 4 bytes without a length before it; only as a child."""
 VECTOR: Final = 12
 """int16 dimension, int16 zero, then big-endian numbers of SCALE bytes, WIDTH bytes in all -> the same numbers."""
+ARRAY: Final = 13
+"""An array of any dimensions -> three children that read the same bytes: two HEADS and ELEMENTS."""
+HEADS: Final = 14
+"""The int32 at BIAS of each of an array's dimensions -> int32 offsets and one BARE child."""
+ELEMENTS: Final = 15
+"""All elements of an array, whatever its dimensions -> int32 offsets and one child."""
 
 # One row of the descriptor table per result column, then one per child, parents first; int64 each.
 SHAPE: Final = 0

@@ -10,12 +10,21 @@ import pyarrow as pa
 
 from kernels import layout
 from kernels.column import Column
-from kernels.policy import InfinityPolicy, NestedPolicy, NumericPolicy, Profile, TypePolicy
+from kernels.policy import ArraysPolicy, InfinityPolicy, NestedPolicy, NumericPolicy, Profile, TypePolicy
 from kernels.registry import NESTED
 from kernels.resolve import Node, resolve
 from kernels.typing import Int64s
 
-__all__ = ["InfinityPolicy", "NestedPolicy", "NumericPolicy", "Plan", "Profile", "TypePolicy", "plan"]
+__all__ = [
+    "ArraysPolicy",
+    "InfinityPolicy",
+    "NestedPolicy",
+    "NumericPolicy",
+    "Plan",
+    "Profile",
+    "TypePolicy",
+    "plan",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ class Plan:
         return bits // 8 + 1
 
 
-LISTS = (layout.LIST, layout.MULTIRANGE, layout.MAP)
+LISTS = (layout.LIST, layout.MULTIRANGE, layout.MAP, layout.HEADS, layout.ELEMENTS)
 
 
 def align(size: int) -> int:

@@ -9,6 +9,7 @@ Profile = Literal["arrow", "plain"]
 NumericPolicy = Literal["decimal", "string", "float64"]
 InfinityPolicy = Literal["error", "null"]
 NestedPolicy = Literal["arrow", "text"]
+ArraysPolicy = Literal["list", "nd", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,13 @@ class TypePolicy:
     nested : {"arrow", "text"}
         Whether arrays, composites, ranges, multiranges, hstore and vectors become nested Arrow types, or
         PostgreSQL's text.
+    arrays : {"list", "nd", "text"}
+        What an array becomes: a list, which has one dimension; a struct of its dimensions, their lower bounds and
+        all values in PostgreSQL's order, which holds every array; or PostgreSQL's text.
     """
 
     profile: Profile = "arrow"
     numeric: NumericPolicy = "decimal"
     infinity: InfinityPolicy = "error"
     nested: NestedPolicy = "arrow"
+    arrays: ArraysPolicy = "list"

@@ -155,6 +155,9 @@ NESTED: Final[dict[int, str]] = {
     layout.RANGE: "range",
     layout.MULTIRANGE: "multirange",
     layout.MAP: "hstore",
+    layout.ARRAY: "array of any dimensions",
+    layout.HEADS: "dimensions",
+    layout.ELEMENTS: "elements",
 }
 """Shapes whose Arrow type is made of their parts'."""
 VECTORS: Final[dict[str, tuple[pa.DataType, int]]] = {

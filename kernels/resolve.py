@@ -80,7 +80,8 @@ def nested(  # noqa: PLR0911 - a way out per kind of type
     column: Column, parts: tuple[Node, ...], policy: TypePolicy
 ) -> Node:
     """Resolve an array, composite, range or multirange whose parts are resolved."""
-    if not parts or policy.nested == "text":
+    as_text = policy.nested == "text" or (policy.arrays == "text" and column.send in ARRAYS)
+    if not parts or as_text:
         return leaf(AS_TEXT, policy)
     cast = next((part.row.cast for part in parts if part.row.cast), None)
     if column.send in ARRAYS:
@@ -90,6 +91,8 @@ def nested(  # noqa: PLR0911 - a way out per kind of type
         if cast is not None:
             element = replace(element, oid=BY_NAME[cast])
             cast = f"{cast}[]"
+        if policy.arrays == "nd" and column.send not in ZERO_BASED:
+            return every_array(element, cast)
         bias = 0 if column.send in ZERO_BASED and cast is None else 1
         return parent(layout.LIST, pa.list_(element.arrow), pa.list_(element.stored), (element,), cast, bias)
     if cast is not None:
@@ -124,6 +127,21 @@ def parent(
     """Make a node that has parts."""
     row = PgType(name=NESTED[shape], oid=None, shape=shape, arrow=arrow, cast=cast, bias=bias)
     return Node(row, stored, arrow, parts)
+
+
+def every_array(element: Node, cast: str | None) -> Node:
+    """Make a node of arrays of any dimensions, each of which has a size and a lower bound."""
+    number = PgType(name="int4", oid=None, shape=layout.BARE, arrow=pa.int32(), width=4)
+    integers = pa.list_(pa.int32())
+    word = Node(number, pa.int32(), pa.int32())
+    values = parent(layout.ELEMENTS, pa.list_(element.arrow), pa.list_(element.stored), (element,))
+    heads = (parent(layout.HEADS, integers, integers, (word,), bias=at) for at in (0, 4))
+    parts = (*heads, values)
+    arrow, stored = (
+        pa.struct([("dims", integers), ("lower_bounds", integers), ("values", kind)])
+        for kind in (values.arrow, values.stored)
+    )
+    return parent(layout.ARRAY, arrow, stored, parts, cast)
 
 
 def leaf(row: PgType, policy: TypePolicy) -> Node:
@@ -192,4 +210,4 @@ def decimal_type(precision: int, scale: int) -> pa.DataType:
 
 BY_NAME = {row.name: oid for oid, row in BY_OID.items()}
 BY_NAME_ROW = {row.name: row for row in BY_OID.values()}
-FLAGS = Node(PgType(name="flags", oid=None, shape=layout.FLAG, arrow=pa.uint8(), width=1), pa.uint8(), pa.uint8())
+FLAGS = Node(PgType(name="flags", oid=None, shape=layout.BARE, arrow=pa.uint8(), width=1), pa.uint8(), pa.uint8())

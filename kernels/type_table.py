@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from kernels import layout
 from kernels.column import Column
-from kernels.plan import TypePolicy, plan
+from kernels.plan import ArraysPolicy, TypePolicy, plan
 from kernels.registry import AS_TEXT, ENUM, ROWS, UNKNOWN, VECTORS, PgType
 
 PAGE = Path(__file__).parents[1] / "docs" / "types.md"
@@ -16,14 +16,15 @@ SHAPES = {
     layout.BOOL: "bool", layout.FIXED: "fixed", layout.BYTES: "bytes", layout.VARLEN: "varlen",
     layout.NUMERIC: "numeric", layout.INTERVAL: "interval", layout.LIST: "list", layout.STRUCT: "struct",
     layout.RANGE: "range", layout.MULTIRANGE: "multirange", layout.MAP: "map", layout.VECTOR: "vector",
+    layout.ARRAY: "array",
 }  # fmt: skip
 NUMERIC_12_2 = (12 << 16) + 2 + 4
 INTRODUCTION = """<!-- Written by `python -m kernels.type_table`; change kernels/registry.py instead. -->
 # Types
 
 How each PostgreSQL type arrives, by `profile`. "In the query" means that PostgreSQL itself converts the value: it
-is what `::text` (or the type named) gives, and field metadata says so as `pg:cast`. A GPU decodes all of the
-first table natively; the second table's types only as text (`nested=text`).
+is what `::text` (or the type named) gives, and field metadata says so as `pg:cast`. A GPU decodes all of
+both tables as the CPU does.
 
 Field metadata: `pg:type` is the type as SQL writes it, `pg:typmod` its modifier where it has one, `pg:cast` the
 type that the query casts it to, `pg:comment` the column's comment.
@@ -44,7 +45,9 @@ With `nested=text` all of these are text.
 NESTED_TAIL = """
 A range's `flags` are PostgreSQL's: 1 empty, 2 lower bound inclusive, 4 upper bound inclusive, 8 no lower bound, 16
 no upper bound. A list holds arrays of one dimension whose lower bound is 1 (0 for int2vector and oidvector); any
-other array is an error, unless `nested=text`. Anonymous records are text.
+other array is an error that names row and column. `arrays=nd` holds every array: its `dims`, their `lower_bounds`
+(both empty for an empty array) and its `values`, the last dimension varying fastest; `arrays=text` is PostgreSQL's
+text. Anonymous records are text.
 """
 
 
@@ -53,8 +56,9 @@ def part(oid: int, name: str = "") -> Column:
     return Column(name, oid)
 
 
+INT4S = Column("", 1, category="A", send="array_send", parts=(part(23),))
 EXAMPLES: tuple[tuple[str, Column, str], ...] = (
-    ("int4[]", Column("", 1, category="A", send="array_send", parts=(part(23),)), "any element"),
+    ("int4[]", INT4S, "any element"),
     ("inet[]", Column("", 1, category="A", send="array_send", parts=(part(869),)), "elements that are text"),
     ("(a int4, b text)", Column("", 1, kind="c", parts=(part(23, "a"), part(25, "b"))), "composites"),
     ("int4range", Column("", 1, kind="r", parts=(part(23),)), "any range whose bound is not cast"),
@@ -75,6 +79,7 @@ def markdown() -> str:
     """Return the page."""
     rows = [line(row.name, column_of(row), row.note) for row in (*ROWS, ENUM, AS_TEXT, UNKNOWN)]
     nested = [line(name, column, note) for name, column, note in EXAMPLES]
+    nested.insert(1, line("int4[]", INT4S, "with `arrays=nd`: every array", arrays="nd"))
     return INTRODUCTION + table(rows) + NESTED_HEAD + table(nested) + NESTED_TAIL
 
 
@@ -87,9 +92,9 @@ def column_of(row: PgType) -> Column:
     return Column("", row.oid or 1, NUMERIC_12_2 if row.shape == layout.NUMERIC else -1, "…", send=row.send or "?")
 
 
-def line(name: str, column: Column, note: str) -> tuple[str, ...]:
+def line(name: str, column: Column, note: str, arrays: ArraysPolicy = "list") -> tuple[str, ...]:
     """Return a row of the table."""
-    arrow, plain = plan([column]), plan([column], TypePolicy(profile="plain"))
+    arrow, plain = plan([column], TypePolicy(arrays=arrays)), plan([column], TypePolicy("plain", arrays=arrays))
     types = [arrow_name(planned.schema.field(0).type) for planned in (arrow, plain)]
     (cast,) = arrow.casts
     way = f"{cast}, in the query" if cast else SHAPES[int(arrow.descriptors[0, layout.SHAPE])]

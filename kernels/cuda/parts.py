@@ -8,7 +8,7 @@ from kernels import layout
 from kernels.cuda._cuda import barrier, cuda, device, kernel
 from kernels.cuda.field import IS_NULL, clear_bit, clear_bitmaps, put_null, record, record_part
 from kernels.cuda.geometry import MAX_THREADS
-from kernels.cuda.load import byte
+from kernels.cuda.load import be32, byte
 from kernels.cuda.rows import decode_field
 from kernels.cuda.segments import END, START
 from kernels.cuda.survey import ABSENT, length_at, locate_row, look_into
@@ -27,8 +27,10 @@ from kernels.cuda.table import (
     SHAPE,
     VALIDITY_AT,
     VALUES_AT,
+    WIDTH,
 )
 from kernels.cuda.varlen import add_up
+from kernels.plan import LISTS
 from kernels.primitives import Int, i64, u64
 from kernels.typing import DeviceArena, DeviceArray
 
@@ -36,7 +38,7 @@ from kernels.typing import DeviceArena, DeviceArray
 @device
 def is_list(shape: Int) -> bool:
     """Tell a node with offsets and any number of parts."""
-    return bool(shape in (layout.LIST, layout.MULTIRANGE, layout.MAP))
+    return bool(shape in LISTS)
 
 
 @device
@@ -93,15 +95,18 @@ def decode_part(
     place = u64(places[u64(state[column + PLACES]) + u64(item)])
     shape = state[column + SHAPE]
     values = u64(state[column + VALUES_AT])
-    if shape == layout.FLAG:
-        octets[values + u64(item)] = np.uint8(u64(0) if place == ABSENT else byte(words, place))
+    if shape == layout.BARE:
+        if state[column + WIDTH] == 1:
+            octets[values + u64(item)] = np.uint8(u64(0) if place == ABSENT else byte(words, place))
+        else:
+            arena[2][(values >> u64(2)) + u64(item)] = np.int32(i64(0) if place == ABSENT else be32(words, place))
         length = i64(-1) if place == ABSENT else i64(0)
     else:
         length = length_at(words, place)
     if is_list(shape):
         end = u64(places[u64(state[column + OFFSETS]) + u64(item + 1)])
         arena[2][(values >> u64(2)) + u64(item + 1)] = np.int32(end)
-    if shape == layout.FLAG or state[column + CHILD] >= 0:
+    if shape == layout.BARE or state[column + CHILD] >= 0:
         if length == -1:
             clear_bit(arena[0], u64(state[column + VALIDITY_AT]) * u64(8) + u64(item))
         return

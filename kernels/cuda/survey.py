@@ -69,6 +69,10 @@ def look_into(
         return struct_parts(item, words, place, length, column, child, state, places, storing)
     if shape == layout.RANGE:
         return range_parts(item, words, place, length, child, state, places, storing)
+    if shape == layout.ARRAY:
+        return whole_parts(item, place, state[column + CHILDREN], child, state, places, storing)
+    if shape == layout.HEADS:
+        return head_parts(item, words, place, length, column, child, state, places, storing)
     return list_parts(item, words, place, length, column, child, state, places, storing)
 
 
@@ -110,8 +114,9 @@ def list_parts(
     at = place + u64(4)
     stop = at + u64(length)
     shape = state[column + SHAPE]
-    if shape == layout.LIST:
-        code, at, parts = array_head(words, at, length, state[column + BIAS], state[child + OID])
+    of_array = shape in (layout.LIST, layout.ELEMENTS)
+    if of_array:
+        code, at, parts = array_head(words, at, length, shape, state[column + BIAS], state[child + OID])
     else:
         code, at, parts = counted_head(words, at, length)
     if code != layout.OK:
@@ -124,7 +129,7 @@ def list_parts(
         if shape == layout.MAP:
             second = u64(state[child + DESCRIPTOR_WIDTH + PLACES]) + before
     width = state[child + WIDTH]
-    if shape == layout.LIST and are_alike(words, at, stop, parts, state[child + SHAPE], width):
+    if of_array and are_alike(words, at, stop, parts, state[child + SHAPE], width):
         if storing != 0:
             for part in range(parts):
                 places[first + u64(part)] = at + u64(part) * u64(i64(4) + width)
@@ -134,7 +139,7 @@ def list_parts(
         if storing != 0:
             places[first + u64(part)] = at
         after = step(words, at, stop)
-        if after != u64(0) and shape != layout.LIST and be32(words, at) == -1:
+        if after != u64(0) and not of_array and be32(words, at) == -1:
             after = u64(0)  # neither a range of a multirange nor a key is ever NULL
         if after != u64(0) and shape == layout.MAP:
             if storing != 0:
@@ -163,28 +168,84 @@ def are_alike(words: DeviceArray, at: Int, stop: Int, parts: Int, shape: Int, wi
 
 
 @device
-def array_head(words: DeviceArray, at: Int, length: Int, bound: Int, oid: Int) -> tuple[Int, Int, Int]:
+def array_head(words: DeviceArray, at: Int, length: Int, shape: Int, bound: Int, oid: Int) -> tuple[Int, Int, Int]:
     """Read an array's header: (code, where its elements begin, how many)."""
-    if length < 12:
-        return i64(layout.BAD_NESTED), at, i64(0)
-    dimensions = be32(words, at)
-    has_null = be32(words, at + u64(4))
-    if dimensions < 0 or dimensions > MAX_DIMENSIONS or has_null < 0 or has_null > 1:
+    dimensions = dimensions_of(words, at, length)
+    if dimensions < 0:
         return i64(layout.BAD_NESTED), at, i64(0)
     if be32(words, at + u64(8)) & i64(0xFFFFFFFF) != oid:
         return i64(layout.OTHER_TYPE), at, i64(0)
-    if dimensions == 0:
-        return i64(layout.OK), at + u64(12), i64(0)
-    if length < i64(12) + i64(8) * dimensions:
+    size = product_of(words, at, length, dimensions)
+    if size < 0:
         return i64(layout.BAD_NESTED), at, i64(0)
-    size = be32(words, at + u64(12))
-    if size < 0 or size > (length - i64(20)) >> i64(2):
-        return i64(layout.BAD_NESTED), at, i64(0)
-    if dimensions > 1:
+    if shape == layout.LIST and dimensions > 1:
         return i64(layout.OTHER_SHAPE), at, i64(0)
-    if be32(words, at + u64(16)) != bound:
+    if shape == layout.LIST and dimensions == 1 and be32(words, at + u64(16)) != bound:
         return i64(layout.OTHER_BOUND), at, i64(0)
-    return i64(layout.OK), at + u64(20), size
+    return i64(layout.OK), at + u64(i64(12) + i64(8) * dimensions), size
+
+
+@device
+def dimensions_of(words: DeviceArray, at: Int, length: Int) -> Int:
+    """Return how many dimensions an array has, -1 if its header is not one."""
+    if length < 12:
+        return i64(-1)
+    dimensions = be32(words, at)
+    has_null = be32(words, at + u64(4))
+    if dimensions < 0 or dimensions > MAX_DIMENSIONS or has_null < 0 or has_null > 1:
+        return i64(-1)
+    return dimensions if length >= i64(12) + i64(8) * dimensions else i64(-1)
+
+
+@device
+def product_of(words: DeviceArray, at: Int, length: Int, dimensions: Int) -> Int:
+    """Return how many elements an array has, -1 if there is no room for so many."""
+    room = (length - i64(12) - i64(8) * dimensions) >> i64(2)
+    size = min(dimensions, i64(1))
+    for dimension in range(dimensions):
+        extent = be32(words, at + u64(12) + u64(8) * u64(dimension))
+        if extent < 0 or extent * size > room:
+            return i64(-1)
+        size *= extent
+    return size
+
+
+@device
+def whole_parts(
+    item: Int, place: Int, children: Int, child: Int, state: DeviceArray, places: DeviceArray, storing: Int
+) -> tuple[Int, Int, Int]:
+    """Give all parts the place of the array itself: each reads its own share of it."""
+    if storing != 0:
+        for _ in range(children):
+            places[u64(state[child + PLACES]) + u64(item)] = place
+            child += DESCRIPTOR_WIDTH
+    return i64(layout.OK), place, i64(1)
+
+
+@device
+def head_parts(
+    item: Int,
+    words: DeviceArray,
+    place: Int,
+    length: Int,
+    column: Int,
+    child: Int,
+    state: DeviceArray,
+    places: DeviceArray,
+    storing: Int,
+) -> tuple[Int, Int, Int]:
+    """Note the sizes, or the lower bounds, of an array's dimensions."""
+    if length == -1:
+        return i64(layout.OK), place, i64(0)
+    parts = dimensions_of(words, place + u64(4), length)
+    if parts < 0:
+        return i64(layout.BAD_NESTED), place, i64(0)
+    if storing != 0:
+        first = u64(state[child + PLACES]) + u64(places[u64(state[column + OFFSETS]) + u64(item)])
+        at = place + u64(16) + u64(state[column + BIAS])
+        for part in range(parts):
+            places[first + u64(part)] = at + u64(8) * u64(part)
+    return i64(layout.OK), place, parts
 
 
 @device

@@ -7,14 +7,18 @@ import numpy as np
 from kernels.host._jit import inline, njit
 from kernels.host.decode import decode_tile, gather_column, padded
 from kernels.host.field import ABSENT, clear_bit, fail
+from kernels.host.memory import be32
 from kernels.host.survey import length_at
 from kernels.layout import (
+    ARRAY,
+    BARE,
     BOOL,
     COLUMN,
     DATA_AT,
     DATA_BYTES,
     DELTA,
-    FLAG,
+    ELEMENTS,
+    HEADS,
     LIST,
     MAP,
     MULTIRANGE,
@@ -30,8 +34,9 @@ from kernels.layout import (
     VALIDITY_AT,
     VALUES_AT,
     VARLEN,
+    WIDTH,
 )
-from kernels.primitives import Bytes, Int, u64
+from kernels.primitives import Bytes, Int, i32, u64
 from kernels.typing import Arena, Int64s, Uint32s
 
 
@@ -83,7 +88,7 @@ def decode_parts(
         failure[COLUMN] = node
         prepare(bytes8, bytes32, column, count, result)
         shape = column[SHAPE]
-        if shape in (LIST, STRUCT, RANGE, MULTIRANGE, MAP, FLAG):
+        if shape in (LIST, STRUCT, RANGE, MULTIRANGE, MAP, BARE, ARRAY, HEADS, ELEMENTS):
             result[NULLS] = outline(wire, where, offsets[slot], count, column, bytes8, bytes32)
             continue
         if decode_leaf(wire, end, column, where, count, arena, cursors, tile, result, failure) < 0:
@@ -114,19 +119,21 @@ def prepare(bytes8: Bytes, bytes32: Int64s, column: Int64s, count: Int, result: 
 def outline(
     wire: Bytes, places: Uint32s, offsets: Uint32s, count: Int, column: Int64s, bytes8: Bytes, bytes32: Int64s
 ) -> Int:
-    """Write the validity of a node with children (or a FLAG), and its offsets; return the number of NULLs."""
+    """Write the validity of a node with children (or a BARE one), and its offsets; return the number of NULLs."""
     bits = u64(column[VALIDITY_AT] * 8)
     shape = column[SHAPE]
     nulls = 0
     for index in range(count):
         place = u64(places[index])
-        absent = place == ABSENT if shape == FLAG else length_at(wire, place) == -1
+        absent = place == ABSENT if shape == BARE else length_at(wire, place) == -1
         if absent:
             clear_bit(bytes8, bits + u64(index))
             nulls += 1
-        if shape == FLAG:
+        if shape == BARE and column[WIDTH] == 1:
             bytes8[column[VALUES_AT] + index] = 0 if absent else wire[place]
-    if shape in (LIST, MULTIRANGE, MAP):
+        elif shape == BARE:
+            bytes32[column[VALUES_AT] // 4 + index] = i32(0 if absent else be32(wire, place))
+    if shape in (LIST, MULTIRANGE, MAP, HEADS, ELEMENTS):
         at = column[VALUES_AT] // 4
         for index in range(count + 1):
             bytes32[at + index] = offsets[index]

@@ -10,12 +10,15 @@ from kernels.host._jit import inline, njit
 from kernels.host.field import ABSENT, fail
 from kernels.host.memory import be32
 from kernels.layout import (
+    ARRAY,
     BAD_LENGTH,
     BAD_NESTED,
     BIAS,
     CHILD,
     CHILDREN,
     COLUMN,
+    ELEMENTS,
+    HEADS,
     LIST,
     MAP,
     MULTIRANGE,
@@ -88,12 +91,15 @@ def survey(
         shape = nodes[node, SHAPE]
         count = counts[node]
         parts = count
-        if shape in (LIST, MULTIRANGE, MAP):
+        if shape in (LIST, MULTIRANGE, MAP, HEADS, ELEMENTS):
             parts = lists(wire, count, node, nodes, places, offsets[slot], failure)
         elif shape == STRUCT:
             parts = structs(wire, count, node, nodes, places, failure)
         elif shape == RANGE:
             parts = ranges(wire, count, node, nodes, places, failure)
+        elif shape == ARRAY:
+            for part in range(child, child + nodes[node, CHILDREN]):
+                places[nodes[part, PLACES], :count] = places[slot, :count]
         if parts < 0:
             failure[COLUMN] = node
             return -1
@@ -159,7 +165,7 @@ def step(wire: Bytes, at: Int, stop: Int) -> Int:
 def lists(
     wire: Bytes, count: Int, node: Int, nodes: Int64s, places: Uint32s, offsets: Uint32s, failure: Int64s
 ) -> Int:
-    """Note the elements of arrays, the ranges of multiranges or the pairs of maps; return how many, or -1."""
+    """Note the parts of arrays, multiranges or maps; return how many, or -1."""
     shape = nodes[node, SHAPE]
     slot = nodes[node, PLACES]
     child = nodes[node, CHILD]
@@ -175,17 +181,26 @@ def lists(
             continue
         at = place + u64(4)
         stop = at + u64(length)
-        if shape == LIST:
-            code, at, parts = array_head(wire, at, length, nodes[node, BIAS], nodes[child, OID])
+        if shape in (LIST, ELEMENTS):
+            code, at, parts = array_head(wire, at, length, shape, nodes[node, BIAS], nodes[child, OID])
+        elif shape == HEADS:
+            parts = dimensions_of(wire, at, length)
+            code = OK if parts >= 0 else BAD_NESTED
         else:
             code, at, parts = counted_head(wire, at, length)
         if code != OK:
             return fail(failure, code, index, place)
+        if shape == HEADS:
+            for part in range(parts):
+                places[first, total + part] = at + u64(12 + nodes[node, BIAS] + 8 * part)
+            total += parts
+            offsets[index + 1] = total
+            continue
         # A part takes four bytes at least, so an impossible number ends before it does harm.
         for _ in range(parts):
             places[first, total] = at
             after = step(wire, at, stop)
-            if after != u64(0) and shape != LIST and be32(wire, at) == -1:
+            if after != u64(0) and shape in (MULTIRANGE, MAP) and be32(wire, at) == -1:
                 after = u64(0)  # neither a range of a multirange nor a key is ever NULL
             if after != u64(0) and shape == MAP:
                 places[second, total] = after
@@ -201,28 +216,46 @@ def lists(
 
 
 @inline
-def array_head(wire: Bytes, at: Int, length: Int, bound: Int, oid: Int) -> tuple[Int, Int, Int]:
+def array_head(wire: Bytes, at: Int, length: Int, shape: Int, bound: Int, oid: Int) -> tuple[Int, Int, Int]:
     """Read an array's header: (code, where its elements begin, how many)."""
-    if length < 12:
-        return BAD_NESTED, at, i64(0)
-    dimensions = be32(wire, at)
-    has_null = be32(wire, at + u64(4))
-    if not 0 <= dimensions <= MAX_DIMENSIONS or not 0 <= has_null <= 1:
+    dimensions = dimensions_of(wire, at, length)
+    if dimensions < 0:
         return BAD_NESTED, at, i64(0)
     if be32(wire, at + u64(8)) & 0xFFFFFFFF != oid:
         return OTHER_TYPE, at, i64(0)
-    if dimensions == 0:
-        return OK, at + u64(12), i64(0)
-    if length < 12 + 8 * dimensions:
+    size = product_of(wire, at, length, dimensions)
+    if size < 0:
         return BAD_NESTED, at, i64(0)
-    size = be32(wire, at + u64(12))
-    if size < 0 or size > (length - 20) // 4:
-        return BAD_NESTED, at, i64(0)
-    if dimensions > 1:
+    if shape == LIST and dimensions > 1:
         return OTHER_SHAPE, at, i64(0)
-    if be32(wire, at + u64(16)) != bound:
+    if shape == LIST and dimensions == 1 and be32(wire, at + u64(16)) != bound:
         return OTHER_BOUND, at, i64(0)
-    return OK, at + u64(20), size
+    return OK, at + u64(12 + 8 * dimensions), size
+
+
+@inline
+def dimensions_of(wire: Bytes, at: Int, length: Int) -> Int:
+    """Return how many dimensions an array has, -1 if its header is not one."""
+    if length < 12:
+        return i64(-1)
+    dimensions = be32(wire, at)
+    has_null = be32(wire, at + u64(4))
+    if not 0 <= dimensions <= MAX_DIMENSIONS or not 0 <= has_null <= 1 or length < 12 + 8 * dimensions:
+        return i64(-1)
+    return dimensions
+
+
+@inline
+def product_of(wire: Bytes, at: Int, length: Int, dimensions: Int) -> Int:
+    """Return how many elements an array has, -1 if there is no room for so many."""
+    room = (length - 12 - 8 * dimensions) // 4
+    size = i64(min(dimensions, 1))
+    for dimension in range(dimensions):
+        extent = be32(wire, at + u64(12 + 8 * dimension))
+        if extent < 0 or extent * size > room:
+            return i64(-1)
+        size *= extent
+    return size
 
 
 @inline

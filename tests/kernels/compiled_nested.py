@@ -9,9 +9,6 @@ from kernels.layout import (
     CHILDREN,
     CODE,
     COLUMN,
-    LIST,
-    MAP,
-    MULTIRANGE,
     NOT_UTF8,
     OFFSET,
     PLACES,
@@ -20,6 +17,7 @@ from kernels.layout import (
     SHAPE,
     VALUES_AT,
 )
+from kernels.plan import LISTS
 from tests.kernels.compiled_cuda import decode, finish, njit, row_at, scan, sheet, table, take_results
 
 __all__ = ["decode", "decode_parts", "scan", "survey"]
@@ -34,7 +32,7 @@ CANARY = np.uint32(0xC0FFEE11)
 
 @njit
 def is_list(shape):
-    return shape in (LIST, MULTIRANGE, MAP)
+    return shape in LISTS
 
 
 @njit

@@ -19,7 +19,7 @@ import numpy as np
 
 from kernels import host, layout
 from kernels.column import Column
-from kernels.plan import plan
+from kernels.plan import LISTS, Plan, TypePolicy, plan
 from tests.helpers import wire
 from tests.kernels.fuzz_compiled import HUGE, LENGTHS, draw, put
 from tests.kernels.guarded import MARK, MARK_BYTES, STALE, Slab
@@ -101,6 +101,18 @@ CASES: tuple[tuple[tuple[Column, ...], tuple[bytes, ...]], ...] = (
     ),
 )
 """Columns, and a row of them."""
+ND = TypePolicy(arrays="nd")
+GRID = (array(Column("", INT4)), array(LEAVES), array(Column("", TEXT)))
+GRID_BYTES = (
+    word(2, 1, INT4, 2, -1, 2, 5) + field(word(1)) + field(None) + field(word(3)) + field(word(4)),
+    word(3, 0, 2, 1, 1, 1, 0, 1, 2**31 - 1) + field(LEAF_BYTES),
+    word(1, 0, TEXT, 2, 7) + field(b"a") + field("é".encode()),
+)
+PLANS: tuple[tuple[Plan, tuple[bytes, ...]], ...] = (
+    *((plan(columns), values) for columns, values in CASES),
+    *((plan(columns, ND), values) for columns, values in (CASES[5], (GRID, GRID_BYTES))),
+)
+"""How the cases are read, those of arrays by either policy, and a row."""
 
 
 @numba.njit
@@ -132,7 +144,7 @@ def sizes_of(nodes, counts, table):
         size = nodes[node, layout.WIDTH] * count
         if shape == layout.BOOL:
             size = (count + 7) // 8
-        elif shape in (layout.VARLEN, layout.LIST, layout.MULTIRANGE, layout.MAP):
+        elif shape == layout.VARLEN or shape in LISTS:
             size = 4 * (count + 1)
         at += (size + 63) // 64 * 64
     return at
@@ -181,7 +193,7 @@ def make_check(twin: Any) -> Any:
 
 @numba.njit
 def is_list(shape):
-    return shape in (layout.LIST, layout.MULTIRANGE, layout.MAP)
+    return shape in LISTS
 
 
 @numba.njit
@@ -316,19 +328,19 @@ def main(count: int, seed: int, twin: Any = None) -> int:
     """Run `count` blocks of each case; return 1 at the first problem."""
     started = time.monotonic()
     campaign = make_campaign(make_check(host), make_check(twin) if twin else None)
-    for number, (columns, values) in enumerate(CASES):
-        planned, made_of = plan(columns), block_of(values)
+    for number, (planned, values) in enumerate(PLANS):
+        made_of = block_of(values)
         assert planned.nested_nodes and not any(planned.casts)
         mine, theirs = memory_for(planned, made_of), memory_for(planned, made_of)
         size = made_of.sound.size + PAD
         size += -size % 8 if twin else 0  # a device sees whole words
         block = Slab(1 << 16).tail(size)
-        state = np.array([(seed * 8 + number + 1) * 0x9E3779B97F4A7C15 % 2**64 | 1], np.uint64)
+        state = np.array([(seed * 16 + number + 1) * 0x9E3779B97F4A7C15 % 2**64 | 1], np.uint64)
         done = accepted = 0
         while done < count:
             before, share = int(state[0]), min(ROUND, count - done)
             problem, good = campaign(
-                share, state, made_of.sound, block, made_of.starts.size, len(columns), planned.descriptors,
+                share, state, made_of.sound, block, made_of.starts.size, len(planned.names), planned.descriptors,
                 mine, theirs, planned.varlen_nodes,
             )  # fmt: skip
             done, accepted = done + share, accepted + good

@@ -12,7 +12,7 @@ import pytest
 from kernels import host
 from kernels.column import Column
 from kernels.errors import DecodeError
-from kernels.plan import plan
+from kernels.plan import Plan, plan
 from kernels.resolve import MAX_DEPTH
 from tests.helpers import oracle
 from tests.kernels.cuda_twin import (
@@ -22,7 +22,7 @@ from tests.kernels.cuda_twin import (
     every_geometry,
     some,
 )
-from tests.kernels.fuzz_nested import CASES, WORDS, array, composite, items, made, word
+from tests.kernels.fuzz_nested import CASES, PLANS, WORDS, array, composite, items, made, word
 from tests.kernels.test_cuda_decode import on_host_planned, rows_of, same_refusal
 from tests.kernels.test_nested import BROKEN
 
@@ -69,7 +69,11 @@ def outcome(decode: Any) -> Any:
 
 def same(columns: Any, received: bytes, **options: Any) -> Any:
     """Decode a block by both twins."""
-    planned = plan(columns)
+    return same_planned(plan(columns), received, **options)
+
+
+def same_planned(planned: Plan, received: bytes, **options: Any) -> Any:
+    """Decode a block by both twins, as planned."""
     options = {"walk": host.scan} | options
     found = outcome(lambda: decode_block(device_decoder(planned, "extended", **options), received))
     assert found == outcome(lambda: on_host_planned(planned, received))
@@ -88,6 +92,13 @@ def test_all_shapes(case: int, rows: int, null_share: float) -> None:
     columns, values = CASES[case]
     found = same(columns, mixed(random.Random(rows), values, rows, null_share))
     assert [batch[0] for batch in found] == [rows]
+
+
+@pytest.mark.parametrize(("rows", "null_share"), [(1, 0.0), (37, 0.3)])
+def test_arrays_of_any_dimensions(rows: int, null_share: float) -> None:
+    for planned, values in PLANS[len(CASES) :]:
+        found = same_planned(planned, mixed(random.Random(rows), values, rows, null_share))
+        assert [batch[0] for batch in found] == [rows]
 
 
 @every_geometry
@@ -199,7 +210,7 @@ def test_the_deepest_type() -> None:
 def test_broken_blocks(seed: int) -> None:
     """Words and bytes inside the rows are damaged: the outcomes are the same, to the last word of the error."""
     source = random.Random(f"nested:{seed}")
-    for columns, values in CASES:
+    for planned, values in PLANS:
         sound = bytearray(mixed(source, values, 4, 0.1))
         for _ in range(3):
             received = bytearray(sound)
@@ -208,7 +219,7 @@ def test_broken_blocks(seed: int) -> None:
                 received[at] ^= 1 << source.randrange(8)
             else:
                 received[at : at + 4] = (int(source.choice(WORDS)) & 0xFFFFFFFF).to_bytes(4, "big")
-            same(columns, bytes(received))
+            same_planned(planned, bytes(received))
 
 
 def test_nested_columns_leave_the_others_alone() -> None:

@@ -138,15 +138,45 @@ def test_many_rows(framing: str, pool, memory) -> None:
     ("'{{1,2},{3,4}}'", "several dimensions"), ("'[5:6]={1,2}'", "lower bound"), ("'[0:0]={1}'", "lower bound"),
 ])  # fmt: skip
 def test_arrays_without_a_list_form(value: str, said: str, pool, memory) -> None:
-    """The default is an error that names row and column; the text is exact."""
+    """The default is an error that names row, column and the ways out, which are exact."""
     sql = f"select v from (values (1, null), (2, {value}::int4[])) as t(row, v) order by row"
-    with pytest.raises(ValueRangeError, match=said) as raised:
+    with pytest.raises(ValueRangeError, match=f"{said}.*arrays=nd or arrays=text") as raised:
         read(pool, memory, sql)
     assert (raised.value.row, raised.value.column) == (1, "v")
-    assert read(pool, memory, sql, policy=TypePolicy(nested="text")).column(0).to_pylist() == [
-        None,
-        value.strip("'"),
+    for policy in (TypePolicy(nested="text"), TypePolicy(arrays="text")):
+        assert read(pool, memory, sql, policy=policy).column(0).to_pylist() == [None, value.strip("'")]
+
+
+@every_framing
+def test_arrays_of_any_dimensions(framing: str, pool, memory) -> None:
+    """Dimensions, bounds and values; elements that PostgreSQL casts keep them, and so do arrays in composites."""
+    values = ("'{{1,NULL},{3,4}}'", "'[5:6]={1,2}'", "'[0:0][-2:-1]={{7,8}}'", "'{}'", "null", "'{9}'")
+    rows = ", ".join(f"({row}, {value})" for row, value in enumerate(values))
+    sql = (
+        "select v::int4[] v, v::int4[]::oid[]::regclass[] as r, ('{\"(1,2)\"}'::point[]) as p, v::int2[]::text[] t"
+    )
+    sql = f"{sql} from (values {rows}) as t(row, v) order by row"
+    table = read(pool, memory, sql, framing=framing, policy=TypePolicy(arrays="nd"))
+    found = [row and tuple(row.values()) for row in table.column("v").to_pylist()]
+    assert found == [
+        ([2, 2], [1, 1], [1, None, 3, 4]), ([2], [5], [1, 2]), ([1, 2], [0, -2], [7, 8]), ([], [], []), None,
+        ([1], [1], [9]),
+    ]  # fmt: skip
+    texts = [row and tuple(row.values()) for row in table.column("t").to_pylist()]
+    assert texts == [
+        row and (*row[:2], [None if value is None else str(value) for value in row[2]]) for row in found
     ]
+    assert table.column("p")[0].as_py() == {"dims": [1], "lower_bounds": [1], "values": ["(1,2)"]}
+    assert table.column("r").to_pylist() == table.column("v").to_pylist()
+    assert table.schema.field("v").type == pa.struct(
+        [("dims", pa.list_(pa.int32())), ("lower_bounds", pa.list_(pa.int32())), ("values", pa.list_(pa.int32()))]
+    )
+
+
+def test_vectors_of_smallints_stay_lists(pool, memory) -> None:
+    """An int2vector has one dimension and the lower bound 0: a list loses nothing."""
+    table = read(pool, memory, "select '1 2'::int2vector as v", policy=TypePolicy(arrays="nd"))
+    assert table.to_pylist() == [{"v": [1, 2]}]
 
 
 def array(*words: int, tail: bytes = b"") -> bytes:
