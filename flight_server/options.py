@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from kernels.errors import RequestError
-from kernels.plan import ArraysPolicy, InfinityPolicy, NestedPolicy, NumericPolicy, Profile, TypePolicy
+from kernels.plan import TypePolicy
+from kernels.policy import (
+    ArraysPolicy,
+    BpcharPolicy,
+    InfinityPolicy,
+    MoneyPolicy,
+    NestedPolicy,
+    NumericPolicy,
+    Profile,
+    TemporalPolicy,
+)
 from transport.modes.moving import TRANSPORTS
 
 HEADER_PREFIX = "x-pgflight-"
@@ -32,6 +42,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "infinity": ("error", "null"),
     "nested": ("arrow", "text"),
     "arrays": ("list", "nd", "text"),
+    "temporal": ("arrow", "text"),
+    "bpchar": ("keep", "trim"),
+    "money": ("text", "int64"),
     "decode": ("auto", "cpu", "gpu"),
     "transport": TRANSPORTS,
     "framing": ("auto", "copy", "extended"),
@@ -58,6 +71,12 @@ class ReadOptions:
         Arrays, composites, ranges, hstore and vectors as nested Arrow types, or as PostgreSQL's text.
     arrays : {"list", "nd", "text"}
         Arrays as lists of one dimension, as structs with all dimensions and bounds, or as PostgreSQL's text.
+    temporal : {"arrow", "text"}
+        Dates, times and intervals as Arrow types, which do not hold all of them, or as PostgreSQL's text.
+    bpchar : {"keep", "trim"}
+        Whether ``char(n)`` keeps the blanks at its end.
+    money : {"text", "int64"}
+        PostgreSQL's text, or the number of the currency's smallest units.
     decode : {"auto", "cpu", "gpu"}
         Where rows are decoded.
     transport : {"pinned", "single", "buffered", "chunked", "gds", "file"}
@@ -90,6 +109,9 @@ class ReadOptions:
     infinity: InfinityPolicy = "error"
     nested: NestedPolicy = "arrow"
     arrays: ArraysPolicy = "list"
+    temporal: TemporalPolicy = "arrow"
+    bpchar: BpcharPolicy = "keep"
+    money: MoneyPolicy = "text"
     decode: Literal["auto", "cpu", "gpu"] = "auto"
     transport: Literal["pinned", "single", "buffered", "chunked", "gds", "file"] = "pinned"
     framing: Literal["auto", "copy", "extended"] = "auto"
@@ -105,13 +127,7 @@ class ReadOptions:
     @property
     def types(self) -> TypePolicy:
         """The part that planning needs."""
-        return TypePolicy(
-            profile=self.profile,
-            numeric=self.numeric,
-            infinity=self.infinity,
-            nested=self.nested,
-            arrays=self.arrays,
-        )
+        return TypePolicy(**{field.name: getattr(self, field.name) for field in fields(TypePolicy)})
 
     def batch_target(self, streams: int = 1) -> int:
         """Return the target size of a batch, in bytes, of a read by so many streams."""

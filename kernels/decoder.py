@@ -37,8 +37,8 @@ MESSAGES = {
 RANGE_MESSAGES = {
     layout.OTHER_SHAPE: "an array of several dimensions has no list form: use option arrays=nd or arrays=text",
     layout.OTHER_BOUND: "a list would lose the array's lower bound: use option arrays=nd or arrays=text",
-    layout.INFINITE: "an infinite value has no Arrow form: use option infinity=null, or filter it",
-    layout.OUT_OF_RANGE: "the value lies outside the range of the Arrow type: cast the column to text",
+    layout.INFINITE: "an infinite value has no Arrow form: use option infinity=null or temporal=text",
+    layout.OUT_OF_RANGE: "the value lies outside the range of the Arrow type: use option temporal=text",
     layout.NOT_A_NUMBER: "numeric NaN or infinity has no decimal form: use option numeric=string or float64",
     layout.TOO_PRECISE: "the numeric does not fit its declared precision and scale: use option numeric=string",
 }

@@ -53,7 +53,7 @@ HIGH: Final = 4
 INFINITY: Final = 5
 """One of INFINITY_*: what the extreme values of the wire type mean."""
 PREFIX: Final = 6
-"""The version byte that must precede a VARLEN value, or -1."""
+"""The version byte that must precede a VARLEN value, -1 for none; BLANKS: those at its end are left out."""
 PRECISION: Final = 7
 SCALE: Final = 8
 UTF8: Final = 9
@@ -75,6 +75,8 @@ DESCRIPTOR_WIDTH: Final = 17
 
 ABSENT: Final = 0xFFFFFFFF
 """The place of a child of NULL, or of a bound that a range does not have: there is no field at all."""
+
+BLANKS: Final = -2
 
 INFINITY_NONE: Final = 0
 """The wire type has no infinities."""

@@ -10,21 +10,12 @@ import pyarrow as pa
 
 from kernels import layout
 from kernels.column import Column
-from kernels.policy import ArraysPolicy, InfinityPolicy, NestedPolicy, NumericPolicy, Profile, TypePolicy
+from kernels.policy import TypePolicy
 from kernels.registry import NESTED
 from kernels.resolve import Node, resolve
 from kernels.typing import Int64s
 
-__all__ = [
-    "ArraysPolicy",
-    "InfinityPolicy",
-    "NestedPolicy",
-    "NumericPolicy",
-    "Plan",
-    "Profile",
-    "TypePolicy",
-    "plan",
-]
+__all__ = ["Plan", "TypePolicy", "plan"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ NumericPolicy = Literal["decimal", "string", "float64"]
 InfinityPolicy = Literal["error", "null"]
 NestedPolicy = Literal["arrow", "text"]
 ArraysPolicy = Literal["list", "nd", "text"]
+TemporalPolicy = Literal["arrow", "text"]
+BpcharPolicy = Literal["keep", "trim"]
+MoneyPolicy = Literal["text", "int64"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,13 @@ class TypePolicy:
     arrays : {"list", "nd", "text"}
         What an array becomes: a list, which has one dimension; a struct of its dimensions, their lower bounds and
         all values in PostgreSQL's order, which holds every array; or PostgreSQL's text.
+    temporal : {"arrow", "text"}
+        Whether ``date``, ``time``, ``timestamp``, ``timestamptz`` and ``interval`` become Arrow types, which do
+        not hold all of their values, or PostgreSQL's text.
+    bpchar : {"keep", "trim"}
+        Whether ``char(n)`` keeps the blanks at its end.
+    money : {"text", "int64"}
+        PostgreSQL's text, or the number of the currency's smallest units: lc_monetary says what they are.
     """
 
     profile: Profile = "arrow"
@@ -37,3 +47,6 @@ class TypePolicy:
     infinity: InfinityPolicy = "error"
     nested: NestedPolicy = "arrow"
     arrays: ArraysPolicy = "list"
+    temporal: TemporalPolicy = "arrow"
+    bpchar: BpcharPolicy = "keep"
+    money: MoneyPolicy = "text"

@@ -17,6 +17,8 @@ MAX_DECIMAL128_DIGITS = 38
 MAX_DECIMAL256_DIGITS = 76
 MAX_DEPTH = 16
 """Deeper types are text: Arrow's own readers have limits, and Python's recursion has."""
+TEMPORAL = frozenset({"date", "time", "timestamp", "timestamptz", "interval"})
+"""Types of which Arrow holds less than PostgreSQL does."""
 ZERO_BASED = frozenset({"int2vectorsend", "oidvectorsend"})
 ARRAYS = ZERO_BASED | {"array_send"}
 
@@ -62,7 +64,7 @@ def _resolve(column: Column, policy: TypePolicy, depth: int) -> Node:  # noqa: P
         return numeric(column, policy)
     known = BY_OID.get(column.type_oid) or BY_SEND.get(column.send or "")
     if known is not None:
-        return leaf(known, policy)
+        return leaf(chosen(known, policy), policy)
     if column.kind == "e":
         return leaf(ENUM, policy)
     made = column.send in VECTORS or column.send == "hstore_send"
@@ -74,6 +76,15 @@ def _resolve(column: Column, policy: TypePolicy, depth: int) -> Node:  # noqa: P
         parts = tuple(resolve(part, policy, depth + 1) for part in column.parts)
         return nested(column, parts, policy)
     return unknown(column, policy)
+
+
+def chosen(row: PgType, policy: TypePolicy) -> PgType:
+    """Return the row that the client's options put in place of a type's own."""
+    if row.name == "bpchar" and policy.bpchar == "trim":
+        return replace(row, prefix=layout.BLANKS)
+    if row.name == "money" and policy.money == "int64":
+        return replace(BY_NAME_ROW["int8"], name="money")
+    return AS_TEXT if row.name in TEMPORAL and policy.temporal == "text" else row
 
 
 def nested(  # noqa: PLR0911 - a way out per kind of type

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from kernels import layout
 from kernels.column import Column
-from kernels.plan import ArraysPolicy, TypePolicy, plan
+from kernels.plan import TypePolicy, plan
+from kernels.policy import ArraysPolicy
 from kernels.registry import AS_TEXT, ENUM, ROWS, UNKNOWN, VECTORS, PgType
 
 PAGE = Path(__file__).parents[1] / "docs" / "types.md"

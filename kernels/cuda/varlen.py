@@ -30,6 +30,8 @@ from kernels.typing import DeviceArena, DeviceArray
 CHUNK_BYTES = 16
 """What one thread gathers at a time: whole words of the data, which no other thread writes."""
 
+BLANK = ord(" ")
+
 
 @device
 def measure(
@@ -48,6 +50,9 @@ def measure(
         if length == 0 or i64(byte(words, at)) != state[column + PREFIX]:
             return layout.BAD_PREFIX
         skip = i64(1)
+    elif state[column + PREFIX] == layout.BLANKS:
+        while length > 0 and byte(words, at + u64(length - 1)) == BLANK:
+            length -= 1
     arena[2][(u64(state[column + VALUES_AT]) >> u64(2)) + u64(row + 1)] = i32(length - skip)
     sources[u64(state[column + SOURCE]) + u64(row)] = at + u64(skip)
     return layout.OK

@@ -7,9 +7,11 @@ from typing import Any
 from kernels.host._jit import inline
 from kernels.host.field import ABSENT, clear_bit, fail, move_cursor
 from kernels.host.memory import be32, copy32
-from kernels.layout import BAD_LENGTH, BAD_PREFIX, BEYOND_BLOCK, DELTA, PREFIX, TOP, VALIDITY_AT, VALUES_AT
+from kernels.layout import BAD_LENGTH, BAD_PREFIX, BEYOND_BLOCK, BLANKS, DELTA, PREFIX, TOP, VALIDITY_AT, VALUES_AT
 from kernels.primitives import Bytes, Int, i64, u64
 from kernels.typing import Int64s, Uint32s
+
+BLANK = ord(" ")
 
 
 @inline
@@ -46,7 +48,7 @@ def measure(
                 return fail(failure, BEYOND_BLOCK, row, cursor), total
             if skip == 1 and i64(wire[cursor + u64(4)]) != prefix:
                 return fail(failure, BAD_PREFIX, row, cursor), total
-            total += length - skip
+            total += without_blanks(wire, cursor + u64(4), length) if prefix == BLANKS else length - skip
         elif length == -1:
             clear_bit(validity, bits + u64(row))
             nulls += 1
@@ -58,6 +60,14 @@ def measure(
     tile[DELTA] = 0
     tile[TOP] = i64(top)
     return nulls, total
+
+
+@inline
+def without_blanks(wire: Bytes, at: Int, length: Int) -> Int:
+    """Return the length of a value without the blanks at its end."""
+    while length > 0 and wire[at + u64(length - 1)] == BLANK:
+        length -= 1
+    return length
 
 
 @inline

@@ -12,6 +12,7 @@ from flight_server.options import options_from_headers, parse_options
 from flight_server.reading import statement
 from flight_server.request import MAX_REQUEST_BYTES, parse_command, parse_path, split_name
 from kernels.errors import RequestError
+from kernels.plan import TypePolicy
 
 
 def command(**parts: object) -> bytes:
@@ -102,6 +103,10 @@ def test_parameters_are_text() -> None:
         ("ordered", 1),
         ("numeric", "float32"),
         ("infinity", None),
+        ("arrays", "nested"),
+        ("temporal", "string"),
+        ("bpchar", "strip"),
+        ("money", "decimal"),
         ("batch_bytes", 1),
         ("batch_bytes", 1e6 + 0.5),
         ("batch_bytes", "x"),
@@ -122,11 +127,12 @@ def test_options_are_honoured() -> None:
     given_options = {
         "output": "host", "profile": "plain", "numeric": "string", "infinity": "null", "decode": "cpu",
         "transport": "pinned", "framing": "copy", "reader": "libpq", "streams": "auto", "endpoints": 8,
-        "ordered": "true", "batch_bytes": "65536", "timeout_s": "1.5",
+        "arrays": "nd", "temporal": "text", "bpchar": "trim", "money": "int64", "ordered": "true", "batch_bytes": "65536", "timeout_s": "1.5",
     }  # fmt: skip
     options = parse_options(given_options)
     assert (options.batch_bytes, options.timeout_s, options.streams, options.endpoints) == (65536, 1.5, 0, 8)
     assert options.ordered is True
+    assert options.types == TypePolicy("plain", "string", "null", "arrow", "nd", "text", "trim", "int64")
     assert parse_options(options.changed()) == options
 
 

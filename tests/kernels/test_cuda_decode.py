@@ -15,7 +15,7 @@ from kernels.backend import CudaBackend, select_backend, warm_up
 from kernels.column import Column
 from kernels.decoder import Decoder, Scan
 from kernels.errors import DecodeError, ValueRangeError
-from kernels.plan import plan
+from kernels.plan import TypePolicy, plan
 from tests.helpers import oracle, wire
 from tests.kernels import fuzz_replies
 from tests.kernels import record_golden as golden
@@ -98,6 +98,18 @@ def test_all_shapes(rows: int, null_share: float) -> None:
     received = rows_of(random_rows(random.Random(rows), rows, null_share))
     found = decode_block(device_decoder(plan(ALL_SHAPES), "extended"), received)
     assert table(found) == table(on_host(ALL_SHAPES, received))
+
+
+def test_other_forms() -> None:
+    """Text without the blanks at its end, and money as a number."""
+    columns = [Column("blank", 1042), Column("money", 790), Column("kept", TEXT)]
+    planned = plan(columns, TypePolicy(bpchar="trim", money="int64"))
+    texts = [b"", b" ", b"a    ", b" a b ", "日本  ".encode(), b" " * 70, b"x" * 33 + b" " * 40, None]
+    received = rows_of([[text, struct.pack("!q", index - 2), text] for index, text in enumerate(texts * 5)])
+    found = on_device_planned(planned, received)
+    assert table(found) == table(on_host_planned(planned, received))
+    column = pa.concat_arrays([batch.column(0) for batch in found])
+    assert column.to_pylist() == [None if text is None else text.decode().rstrip(" ") for text in texts * 5]
 
 
 @pytest.mark.parametrize("seed", range(50 * ROUNDS))

@@ -66,6 +66,47 @@ def test_beyond_arrow_is_an_error_whatever_the_policy(kind, value, policy, frami
 
 
 @every_framing
+@pytest.mark.parametrize(
+    ("kind", "value"), [*BEYOND, ("date", "infinity"), ("date", "5874897-12-31"), ("interval", "1 mon -1 day")]
+)
+def test_text_holds_what_arrow_does_not(kind, value, framing: str, pool, memory, database) -> None:
+    """The way out that the errors name; in arrays and composites as well."""
+    (wanted,) = database.execute(f"select '{value}'::{kind}::text").fetchone()
+    sql = f"select '{value}'::{kind} as v, array['{value}'::{kind}, null] as a, daterange(null, null) as r"
+    table = read(pool, memory, sql, framing=framing, policy=TypePolicy(temporal="text"))
+    assert table.to_pylist() == [{"v": wanted, "a": [wanted, None], "r": "(,)"}]
+
+
+@every_framing
+def test_blanks_can_be_left_out(framing: str, pool, memory) -> None:
+    """Those of char(n) alone, and those at the end; the default keeps them."""
+    values = ("''", "'a b'", "' x '", "'日本 '", "null", "'     '", "'abcde'")
+    rows = ", ".join(f"({row}, {value})" for row, value in enumerate(values))
+    sql = "select v::char(5) as v, array[v::char(5), null] as a, v::text || ' ' as t, row(1) as r"
+    sql = f"{sql} from (values {rows}) as t(row, v) order by row"
+    kept = read(pool, memory, sql, framing=framing)
+    table = read(pool, memory, sql, framing=framing, policy=TypePolicy(bpchar="trim"))
+    texts = ["", "a b", " x", "日本", None, "", "abcde"]
+    assert kept.column("v").to_pylist() == [text and text.ljust(5) if text != "" else " " * 5 for text in texts]
+    assert table.column("v").to_pylist() == texts
+    assert table.column("a").to_pylist() == [[text, None] for text in texts]
+    assert table.column("t").to_pylist() == kept.column("t").to_pylist()
+
+
+@every_framing
+def test_money_as_a_number(framing: str, pool, memory, database) -> None:
+    """Of the smallest units, at both ends of the type."""
+    values = ("-92233720368547758.08", "-0.01", "0", "92233720368547757.07")
+    rows = ", ".join(f"({row}, '{value}'::money)" for row, value in enumerate(values))
+    sql = f"select v, array[v, null] as a from (values {rows}) as t(row, v) order by row"
+    table = read(pool, memory, sql, framing=framing, policy=TypePolicy(money="int64"))
+    wanted = [int(value.replace(".", "")) for value in values]
+    wanted[2] = 0
+    assert table.column("v").to_pylist() == wanted
+    assert table.column("a").to_pylist() == [[value, None] for value in wanted]
+
+
+@every_framing
 @pytest.mark.parametrize("bad", [0, 1, 255, 256, 257, 511, 512, 40_000, 99_999])
 def test_the_row_is_counted_over_the_whole_result(bad: int, framing: str, pool, memory) -> None:
     """Over tiles, batches and blocks."""
