@@ -33,6 +33,8 @@ class Column:
         PostgreSQL guarantees that no value is NULL.
     comment : str or None
         The column's comment in the catalog.
+    collation : str or None
+        The column's collation as SQL writes it, where that is not its type's own.
     parts : tuple of Column
         The element of an array, the attributes of a composite, the bound of a range, the range of a multirange;
         empty where the type has none, or where they nest too deep.
@@ -50,6 +52,7 @@ class Column:
     send: str | None = "unknown_send"
     not_null: bool = False
     comment: str | None = None
+    collation: str | None = None
     parts: tuple[Column, ...] = ()
     wire_oid: int = 0
 

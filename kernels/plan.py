@@ -160,6 +160,8 @@ def arrow_field(column: Column, node: Node) -> pa.Field:
         metadata["pg:cast"] = node.row.cast
     if column.typmod >= 0:
         metadata["pg:typmod"] = str(column.typmod)
+    if column.collation:
+        metadata["pg:collation"] = column.collation
     if column.comment:
         metadata["pg:comment"] = column.comment
     return pa.field(column.name, node.arrow, nullable=not column.not_null, metadata=metadata)

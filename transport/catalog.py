@@ -29,8 +29,11 @@ select a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4,
            select from pg_catalog.pg_constraint k
            where k.conrelid = a.attrelid and k.contype = 'n' and not k.convalidated
              and k.conkey = array[a.attnum]),
-       pg_catalog.col_description(a.attrelid, a.attnum)
+       pg_catalog.col_description(a.attrelid, a.attnum),
+       case when a.attcollation not in (0, t.typcollation)
+       then a.attcollation::pg_catalog.regcollation::pg_catalog.text end
 from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
+join pg_catalog.pg_type t on t.oid = a.atttypid
 join unnest(%s::pg_catalog.int8[]::pg_catalog.oid[], %s::pg_catalog.int2[]) as wanted(relation, number)
   on a.attrelid = wanted.relation and a.attnum = wanted.number
 """
@@ -167,8 +170,8 @@ Parts = dict[int, list[tuple[str, int, int]]]
 """Per type the (name, OID, type modifier) of its parts."""
 
 
-Origins = Mapping[tuple[int, int], tuple[bool, str | None]]
-"""NOT NULL and comment of tables' columns, by the table's OID and the column's number."""
+Origins = Mapping[tuple[int, int], tuple[bool, str | None, str | None]]
+"""NOT NULL, comment and collation of tables' columns, by the table's OID and the column's number."""
 
 
 class TypeCache:
@@ -235,7 +238,7 @@ def describe_result(
     connection: Connection,
     types: TypeCache,
     described: abc.PGresult,
-    comments: Mapping[tuple[int, int], str] | None,
+    origins: Origins | None,
 ) -> tuple[Column, ...]:
     """Turn a Describe into columns.
 
@@ -246,9 +249,9 @@ def describe_result(
     types : TypeCache
     described : PGresult
         Result of ``describe_prepared``.
-    comments : mapping or None
-        Of tables' columns, by OID and number.  None where the statement reads one relation as it is: NOT NULL then
-        holds for the result as well, and both are asked for.
+    origins : mapping or None
+        What is known of tables' columns.  None where the statement reads one relation as it is: NOT NULL then
+        holds for the result as well, and all is asked for.
     """
     found = [
         _Field(
@@ -260,9 +263,7 @@ def describe_result(
         )
         for index in range(described.nfields)
     ]
-    if comments is None:
-        return _complete(connection, types, found, _origins(connection, found))
-    return _complete(connection, types, found, {place: (False, text) for place, text in comments.items()})
+    return _complete(connection, types, found, _origins(connection, found) if origins is None else origins)
 
 
 def list_tables(connection: Connection, types: TypeCache, pattern: str = "%") -> list[Table]:
@@ -301,9 +302,12 @@ def _complete(
     displays = types.displayed(connection, [(field.type_oid, field.typmod) for field in found])
     columns = []
     for field, display in zip(found, displays, strict=True):
-        not_null, comment = origins.get((field.relation_oid, field.number), (False, None))
+        place = field.relation_oid, field.number
+        not_null, comment, collation = origins.get(place, (False, None, None))
         column = column_of(field.name, field.type_oid, field.typmod, infos, parts)
-        columns.append(replace(column, display_type=display, not_null=not_null, comment=comment))
+        columns.append(
+            replace(column, display_type=display, not_null=not_null, comment=comment, collation=collation)
+        )
     return tuple(columns)
 
 
@@ -333,7 +337,7 @@ def column_of(
 
 
 def _origins(connection: Connection, found: Sequence[_Field]) -> Origins:
-    """Return (not null, comment) of the table columns a result comes from."""
+    """Return (not null, comment, collation) of the table columns a result comes from."""
     known = sorted(
         {(field.relation_oid, field.number) for field in found if field.relation_oid and field.number > 0}
     )
@@ -341,4 +345,4 @@ def _origins(connection: Connection, found: Sequence[_Field]) -> Origins:
         return {}
     relations, numbers = zip(*known, strict=True)
     rows = connection.execute(ORIGINS_SQL, (list(relations), list(numbers))).fetchall()
-    return {(row[0], row[1]): (row[2], row[3]) for row in rows}
+    return {(row[0], row[1]): (row[2], row[3], row[4]) for row in rows}

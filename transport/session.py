@@ -186,8 +186,8 @@ class Session:
         return described
 
     def _columns(self, described: pq.abc.PGresult, *, trust_not_null: bool = False) -> tuple[Column, ...]:
-        comments = None if trust_not_null or self._locked is None else self._locked.comments
-        return catalog.describe_result(self._lent, self._pool.types, described, comments)
+        origins = None if trust_not_null or self._locked is None else self._locked.origins
+        return catalog.describe_result(self._lent, self._pool.types, described, origins)
 
     def names(self, sql: str, wanted: Sequence[str]) -> set[str]:
         """Return the first column of a query of the catalog that takes a list of names as ``$1``."""

@@ -46,6 +46,27 @@ def test_schema_of_a_table(client: flight.FlightClient, table: str) -> None:
     assert client.do_get(info.endpoints[0].ticket).read_all().schema.equals(schema, check_metadata=True)
 
 
+def test_collations(client: flight.FlightClient, database) -> None:
+    """Those that are not the type's own, of tables and of statements; names are in "C" anyway."""
+    database.execute(
+        """
+        create collation scratch."Odd one" (locale = 'C');
+        create table scratch.sorted (n name, t text, c text collate "C", o varchar(5)[] collate scratch."Odd one", i int);
+        comment on column scratch.sorted.c is 'sorted'
+        """
+    )
+    wanted = [None, None, b'"C"', b'scratch."Odd one"', None]
+    for command in (
+        "select * from scratch.sorted",
+        "select s.* from scratch.sorted s join scratch.sorted r using (i)",
+    ):
+        schema = client.get_schema(flight.FlightDescriptor.for_command(command.encode())).schema
+        assert [field.metadata.get(b"pg:collation") for field in schema] == wanted
+        assert [field.metadata.get(b"pg:comment") for field in schema] == [None, None, b"sorted", None, None]
+    schema = client.get_schema(flight.FlightDescriptor.for_path("scratch", "sorted")).schema
+    assert [field.metadata.get(b"pg:collation") for field in schema] == wanted
+
+
 def test_plain_profile_has_no_extension_types(client: flight.FlightClient, table: str) -> None:
     options = flight.FlightCallOptions(headers=[(b"x-pgflight-profile", b"plain")])
     descriptor = flight.FlightDescriptor.for_path("scratch", table)
