@@ -28,7 +28,8 @@ is what `::text` (or the type named) gives, and field metadata says so as `pg:ca
 both tables as the CPU does.
 
 Field metadata: `pg:type` is the type as SQL writes it, `pg:typmod` its modifier where it has one, `pg:cast` the
-type that the query casts it to, `pg:comment` the column's comment.
+type that the query casts it to, `pg:comment` the column's comment, `pg:collation` its collation where that
+is not its type's own.
 
 A value that the Arrow type cannot hold is an error that names row and column; nothing is changed silently.
 
@@ -49,7 +50,37 @@ no upper bound. A list holds arrays of one dimension whose lower bound is 1 (0 f
 other array is an error that names row and column. `arrays=nd` holds every array: its `dims`, their `lower_bounds`
 (both empty for an empty array) and its `values`, the last dimension varying fastest; `arrays=text` is PostgreSQL's
 text. Anonymous records are text.
+
+## What an option changes
+
+| Option | Default | Instead |
+| --- | --- | --- |
+| `numeric` | `decimal`: text where it has no precision; NaN in a decimal is an error | `string`, `float64` |
+| `infinity` | `error`: infinite dates, timestamps and intervals | `null` |
+| `temporal` | `arrow`: what Arrow cannot hold is an error | `text` for dates, times and intervals |
+| `arrays` | `list`: other dimensions or bounds are errors | `nd`, `text` |
+| `bpchar` | `keep`: the blanks at the end of `char(n)` | `trim` |
+| `money` | `text`, as lc_monetary writes it | `int64`: the number of the currency's smallest units |
+| `nested` | `arrow` | `text` |
+
+## What is not read natively
+
+`inet`, `cidr`, `macaddr`, `macaddr8`, `timetz`, `bit`, `varbit`, `tid`, geometric types and text search have no
+Arrow type that says the same, so they are text as PostgreSQL writes it: exact, and its input again.
+`uuid` and `money` (with `money=int64`) are read natively.
+
+## What is not compared
+
+`python -m tests.kernels.coverage` reads values of every type that has a send function and compares them with
+PostgreSQL's. There is nothing to compare of these:
+
 """
+UNPROVEN = {
+    "pg_brin_bloom_summary": "exists only inside BRIN indexes: no statement returns a value",
+    "pg_brin_minmax_multi_summary": "exists only inside BRIN indexes: no statement returns a value",
+    "xml": "where PostgreSQL is built without libxml, as the embedded one is",
+}
+"""Types whose values cannot be had, and why."""
 
 
 def part(oid: int, name: str = "") -> Column:
@@ -81,7 +112,8 @@ def markdown() -> str:
     rows = [line(row.name, column_of(row), row.note) for row in (*ROWS, ENUM, AS_TEXT, UNKNOWN)]
     nested = [line(name, column, note) for name, column, note in EXAMPLES]
     nested.insert(1, line("int4[]", INT4S, "with `arrays=nd`: every array", arrays="nd"))
-    return INTRODUCTION + table(rows) + NESTED_HEAD + table(nested) + NESTED_TAIL
+    reasons = "".join(f"* `{name}`: {why}\n" for name, why in UNPROVEN.items())
+    return INTRODUCTION + table(rows) + NESTED_HEAD + table(nested) + NESTED_TAIL + reasons
 
 
 def column_of(row: PgType) -> Column:
