@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
     files = next((version for version in VERSIONS if _has_memory(version)), None)
     if files is None:
         raise NoCgroupError(NEEDED.format("there is no memory controller"))
-    directory = files.parent / Path(tempfile.mktemp(prefix=f"pgflight-{os.getpid()}-")).name
+    directory = files.parent / f"pgflight-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         directory.mkdir()
         (directory / files.limit).write_text(str(limit_bytes))
