@@ -35,6 +35,8 @@ class Dataset:
         Raised when ``columns`` or ``store`` change, so that tables filled before are filled anew.
     extension
         PostgreSQL extension that the columns need.
+    types
+        A statement that makes the types that the columns need, unless they are there.
     """
 
     table: str
@@ -42,6 +44,7 @@ class Dataset:
     store: Callable[[Connection, int, Progress], None]
     revision: int = 1
     extension: str | None = None
+    types: sql.SQL | None = None
 
     def fill(self, dsn: str, rows: int, *, progress: Progress = no_progress) -> bool:
         """Make the table hold exactly ``rows`` rows, vacuumed and analysed.
@@ -68,6 +71,8 @@ class Dataset:
                 if self.extension is not None:
                     extension = sql.Identifier(self.extension)
                     connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {}").format(extension))
+                if self.types is not None:
+                    connection.execute(self.types)
                 connection.execute(sql.SQL("CREATE TABLE {} ({})").format(name, self.columns))
                 self.store(connection, rows, progress)
                 connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, signature))

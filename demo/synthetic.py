@@ -81,7 +81,7 @@ def edge_column_name(kind: str) -> str:
     return "_".join(["c", *words])
 
 
-def made_of(table: str, columns: Iterable[Column]) -> Dataset:
+def made_of(table: str, columns: Iterable[Column], types: sql.SQL | None = None) -> Dataset:
     """Build the data set whose rows come from the columns' expressions."""
     columns = tuple(columns)
     values = sql.SQL(", ").join(column.value for column in columns)
@@ -90,7 +90,7 @@ def made_of(table: str, columns: Iterable[Column]) -> Dataset:
         insert_series(connection, table, values, rows, progress)
 
     definitions = (sql.SQL(" ").join([sql.Identifier(column.name), column.kind]) for column in columns)
-    return Dataset(table, sql.SQL(", ").join(definitions), store)
+    return Dataset(table, sql.SQL(", ").join(definitions), store, types=types)
 
 
 WIDE = made_of(

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import contest, latency, memory, plot, setting
-from benchmark.__main__ import app
+from benchmark.__main__ import app, wanted
 from benchmark.checksum import WHOLE_ROWS, Checksums, differences
 from benchmark.contest import Contest
 from benchmark.contestants import CONTESTANTS, REFERENCE, Contestant, by_name
@@ -150,6 +150,14 @@ def test_checksums_see_every_change(lineitem: Target, reference: pa.Table) -> No
     assert differences(with_column("l_shipmode", trimmed), wanted) == ["l_shipmode (padding)"]
     nulls = pa.compute.if_else(pa.compute.equal(reference["l_tax"], 0), None, reference["l_tax"])
     assert differences(with_column("l_tax", nulls), wanted) == ["l_tax", WHOLE_ROWS]
+
+
+def test_nested_tables_are_read_by_floors_and_us() -> None:
+    """Peers spell nested values each in its own way."""
+    everybody = [each.name for each in CONTESTANTS]
+    assert wanted("lineitem", []) == everybody
+    assert wanted("arrays", []) == [name for name in everybody if by_name(name).group != "peer"]
+    assert wanted("composites", ["adbc"]) == ["adbc"]
 
 
 def test_what_is_not_installed_is_named() -> None:
