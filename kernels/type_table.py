@@ -66,7 +66,9 @@ text. Anonymous records are text.
 ## What is not read natively
 
 `inet`, `cidr`, `macaddr`, `macaddr8`, `timetz`, `bit`, `varbit`, `tid`, geometric types and text search have no
-Arrow type that says the same, so they are text as PostgreSQL writes it: exact, and its input again.
+Arrow type that says the same, so they are text as PostgreSQL writes it: exact, and its input again. The cast costs
+PostgreSQL about as much as sending the value does. Who wants numbers asks for them: `p[0], p[1]` of a point,
+`b::int8` of a `bit(64)`, `extract(epoch from t)`.
 `uuid` and `money` (with `money=int64`) are read natively.
 
 ## What is not compared

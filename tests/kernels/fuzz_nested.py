@@ -33,7 +33,7 @@ PROBLEMS = (
     "fine", "impossible offsets were accepted", "the failure's place is wrong", "a write before the arena",
     "the twins differ",
 )  # fmt: skip
-INT4, TEXT, BOOL, INTERVAL, NUMERIC, UUID = 23, 25, 16, 1186, 1700, 2950
+INT4, TEXT, BOOL, INTERVAL, NUMERIC, UUID, BPCHAR = 23, 25, 16, 1186, 1700, 2950, 1042
 NUMERIC_9_2 = (9 << 16) + 2 + 4
 
 
@@ -101,12 +101,13 @@ CASES: tuple[tuple[tuple[Column, ...], tuple[bytes, ...]], ...] = (
     ),
 )
 """Columns, and a row of them."""
-ND = TypePolicy(arrays="nd")
-GRID = (array(Column("", INT4)), array(LEAVES), array(Column("", TEXT)))
+ND = TypePolicy(arrays="nd", bpchar="trim")
+GRID = (array(Column("", INT4)), array(LEAVES), array(Column("", BPCHAR)), Column("c", BPCHAR))
 GRID_BYTES = (
     word(2, 1, INT4, 2, -1, 2, 5) + field(word(1)) + field(None) + field(word(3)) + field(word(4)),
     word(3, 0, 2, 1, 1, 1, 0, 1, 2**31 - 1) + field(LEAF_BYTES),
-    word(1, 0, TEXT, 2, 7) + field(b"a") + field("é".encode()),
+    word(1, 0, BPCHAR, 3, 7) + field(b"a ") + field("é".encode()) + field(b"   "),
+    b" x      ",
 )
 PLANS: tuple[tuple[Plan, tuple[bytes, ...]], ...] = (
     *((plan(columns), values) for columns, values in CASES),
