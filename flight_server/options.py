@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal
 
 from kernels.errors import RequestError
@@ -51,6 +52,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reader": ("auto", "libpq"),
     "compression": ("none", "lz4", "zstd"),
 }
+
+
+_types_of = attrgetter(*(field.name for field in fields(TypePolicy)))
+"""What a TypePolicy is made of, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ class ReadOptions:
     @property
     def types(self) -> TypePolicy:
         """The part that planning needs."""
-        return TypePolicy(**{field.name: getattr(self, field.name) for field in fields(TypePolicy)})
+        return TypePolicy(*_types_of(self))
 
     def batch_target(self, streams: int = 1) -> int:
         """Return the target size of a batch, in bytes, of a read by so many streams."""
