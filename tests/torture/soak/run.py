@@ -31,8 +31,9 @@ STALL_TIMEOUT_S = 5.0
 STALL_S = STALL_TIMEOUT_S + 3
 FLAGS = (
     "--allow-writes", "--http-listen", "0", "--stall-timeout-s", str(STALL_TIMEOUT_S), "--connection-wait-s", "120",
-    "--transaction-idle-s", "20",
+    "--transaction-idle-s", "20", "--memory-mib", "256",
 )  # fmt: skip
+"""Little memory, so that what is kept for reuse has reached its bound when the warm-up is over."""
 
 
 @dataclass(frozen=True)
