@@ -18,9 +18,9 @@ from flight_sql.proto import flight_sql_pb2 as pb
 from tests.helpers.server import ServerProcess
 from tests.helpers.waiting import eventually
 
-CONNECTIONS, WAITING = 4, 2
+CONNECTIONS, RESERVED, WAITING = 4, 1, 2
 FLAGS = (
-    "--max-connections", str(CONNECTIONS), "--max-waiting", str(WAITING), "--connection-wait-s", "600",
+    "--max-connections", str(CONNECTIONS), "--reserved-connections", str(RESERVED), "--max-waiting", str(WAITING), "--connection-wait-s", "600",
     "--stall-timeout-s", "0", "--http-listen", "0",
 )  # fmt: skip
 ENDLESS = flight.Ticket(b"select generate_series(1, 1000000000) as g, repeat('x', 1000) as t")
@@ -49,15 +49,13 @@ def _sql(command: object) -> Call:
     return lambda client: client.do_get(flight.Ticket(raw)).read_all()
 
 
-WITHOUT_POSTGRES: dict[str, Call] = {
+METADATA: dict[str, Call] = {
     "info": lambda client: list(client.do_action(flight.Action("info", b""))),
     "actions": lambda client: client.list_actions(),
     "table types": _sql(pb.CommandGetTableTypes()),
     "schema of a metadata command": lambda client: client.get_schema(
         flight.FlightDescriptor.for_command(pack(pb.CommandGetTables()))
     ),
-}
-WITH_POSTGRES: dict[str, Call] = {
     "plan of a statement": lambda client: client.get_flight_info(flight.FlightDescriptor.for_command(b"select 1")),
     "schema of a statement": lambda client: client.get_schema(flight.FlightDescriptor.for_command(b"select 1")),
     "tables": _sql(pb.CommandGetTables()),
@@ -68,10 +66,10 @@ READS: dict[str, Call] = {"read": lambda client: client.do_get(SHORT).read_all()
 
 @contextmanager
 def full(server: ServerProcess, waiting: Callable[[], float]) -> Iterator[None]:
-    """Use all connections, by reads that do not go on, and let as many requests wait as may."""
+    """Use all connections that reads may have, by some that do not go on, and let as many wait as may."""
     with ExitStack() as stack:
         client = stack.enter_context(flight.connect(server.uri))
-        for _ in range(CONNECTIONS):
+        for _ in range(CONNECTIONS - RESERVED):
             reader = client.do_get(ENDLESS)
             reader.read_chunk()
             stack.callback(reader.cancel)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from demo.postgres import EmbeddedPostgres
 from tests.helpers.server import ServerProcess
-from tests.torture.overload.calls import FLAGS, READS, REFUSED, WITH_POSTGRES, WITHOUT_POSTGRES, Timed, full, timed
+from tests.torture.overload.calls import FLAGS, METADATA, READS, REFUSED, Timed, full, timed
 from tests.torture.overload.shutdowns import CLIENTS, GRACE_S, SPARE_S, Shutdown, shut_down
 from tests.torture.soak.samples import Sampler
 
@@ -37,7 +37,7 @@ class Report:
                 late = call.percentile_ms(99)
                 if call.outcomes[REFUSED] and late >= REFUSED_WITHIN_MS:
                     found.append(f"{call.name}, {state}: refused after {late:.0f} ms")
-                if call.outcomes[REFUSED] and (state == FREE or call.name in WITHOUT_POSTGRES):
+                if call.outcomes[REFUSED] and (state == FREE or call.name in METADATA):
                     found.append(f"{call.name}, {state}: refused")
         return found
 
@@ -49,9 +49,9 @@ def run(calls: int, shutdowns: int) -> Report:
         postgres = stack.enter_context(EmbeddedPostgres.start())
         with ServerProcess(postgres.dsn(), *FLAGS) as server:
             sampler = Sampler(server, postgres)
-            found[FREE] = timed(server, WITHOUT_POSTGRES | WITH_POSTGRES | READS, calls)
+            found[FREE] = timed(server, METADATA | READS, calls)
             with full(server, lambda: sampler.look().waiting):
-                found[FULL] = timed(server, WITHOUT_POSTGRES | WITH_POSTGRES | READS, calls)
+                found[FULL] = timed(server, METADATA | READS, calls)
         ends = [shut_down(postgres, CLIENTS[number % len(CLIENTS)]) for number in range(shutdowns)]
     return Report(found, ends)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture.overload.calls import REFUSED, WITHOUT_POSTGRES
+from tests.torture.overload.calls import METADATA, REFUSED
 from tests.torture.overload.report import FREE, FULL, run
 from tests.torture.overload.shutdowns import CLIENTS
 
@@ -12,6 +12,6 @@ def test_a_full_server_answers_or_refuses_and_stops() -> None:
     for call in report.calls[FREE]:
         assert call.outcomes == {"answered": 3}, call.name
     for call in report.calls[FULL]:
-        expected = "answered" if call.name in WITHOUT_POSTGRES else REFUSED
+        expected = "answered" if call.name in METADATA else REFUSED
         assert call.outcomes == {expected: 3}, call.name
     assert [(end.clients, end.status) for end in report.shutdowns] == [(CLIENTS[0], 0)]
