@@ -38,7 +38,7 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, by how many, and how often somebody is hurt."""
+    """How long, by how many, and how often somebody is hurt; longer where fewer pieces of work than `least` are done."""
 
     seconds: float
     clients: int = 64
@@ -46,6 +46,7 @@ class Plan:
     hurt_every_s: float = 20.0
     sample_every_s: float = 10.0
     seed: int = 1
+    least: int = 0
 
 
 @dataclass
@@ -144,7 +145,7 @@ def soak(plan: Plan, *, on_sample: Callable[[Report], None] = lambda _: None) ->
         for _ in range(plan.processes):
             start()
         try:
-            _go_on(plan, groups, start, lambda: _note(report, sampler, server, on_sample))
+            _go_on(report, groups, start, lambda: _note(report, sampler, server, on_sample))
         finally:
             for group in groups:
                 psutil.Process(group.process.pid).resume()
@@ -154,14 +155,15 @@ def soak(plan: Plan, *, on_sample: Callable[[Report], None] = lambda _: None) ->
     return report
 
 
-def _go_on(plan: Plan, groups: list[Group], start: Callable[[], None], note: Callable[[], None]) -> None:
+def _go_on(report: Report, groups: list[Group], start: Callable[[], None], note: Callable[[], None]) -> None:
     """Sample, and hurt one process after another: killed, or stopped for longer than the server bears it."""
+    plan = report.plan
     source = random.Random(plan.seed)
     began = time.monotonic()
     next_sample, next_hurt, resume_at = began, began + plan.hurt_every_s, math.inf
     stopped: psutil.Process | None = None
     kills = 0
-    while (now := time.monotonic()) < began + plan.seconds:
+    while (now := time.monotonic()) < began + plan.seconds or _whole(report) < plan.least:
         if now >= next_sample:
             next_sample += plan.sample_every_s
             note()
@@ -179,7 +181,11 @@ def _go_on(plan: Plan, groups: list[Group], start: Callable[[], None], note: Cal
             else:
                 stopped, resume_at = psutil.Process(victim.process.pid), now + STALL_S
                 stopped.suspend()
-        time.sleep(max(0.0, min(next_sample, next_hurt, resume_at, began + plan.seconds) - time.monotonic()))
+        time.sleep(max(0.02, min(next_sample, next_hurt, resume_at, began + plan.seconds) - time.monotonic()))
+
+
+def _whole(report: Report) -> int:
+    return sum(count for name, count in report.done.items() if name.endswith(": complete"))
 
 
 def _note(report: Report, sampler: Sampler, server: ServerProcess, on_sample: Callable[[Report], None]) -> None:
