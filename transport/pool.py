@@ -90,7 +90,7 @@ class Slots:
         turn = object()
         deadline = time.monotonic() + wait_s
         with self._changed:
-            if self._queue and len(self._queue) >= self._max_waiting:
+            if (self._queue or self._free < wanted) and len(self._queue) >= self._max_waiting:
                 raise OverloadedError("too many requests wait for a PostgreSQL connection")
             self._queue.append(turn)
             try:

@@ -22,7 +22,7 @@ begin isolation level {isolation} read write;
 select set_config('statement_timeout', '{statement_ms}', true), set_config('lock_timeout', '{lock_ms}', true){more}
 """
 ABORTED = "25P02"
-MODIFIER = re.compile(r"\(\s*-?\d+\s*(,\s*-?\d+\s*)?\)")
+MODIFIER = re.compile(r"\(\s*-?\d+\s*(,\s*-?\d+\s*)?\)\Z")
 ISOLATION = "read committed"
 
 
@@ -55,19 +55,25 @@ class WriteSession(Session):
         """Tell whether there is a relation, named as in SQL."""
         return bool(self._one("select pg_catalog.to_regclass($1) is not null", relation))
 
-    def type_called(self, name: str) -> str | None:
-        """Return a type, as SQL writes it, by what somebody calls it, with its modifier; None if there is none."""
-        bare, _, modifier = name.partition("(")
-        if modifier and not MODIFIER.fullmatch("(" + modifier):
-            return None
+    def type_called(self, name: str, typmod: int | None = None) -> str | None:
+        """Return a type, as SQL writes it, by what somebody calls it; None if there is none.
+
+        Parameters
+        ----------
+        name : str
+        typmod : int, optional
+            Its modifier, as PostgreSQL counts them; by default what the name ends with, in brackets.
+        """
+        said = MODIFIER.search(name) if typmod is None else None
+        bare, modifier = (name[: said.start()], said[0]) if said else (name, "")
         try:
             with self.savepoint():
-                found = self._one("select pg_catalog.format_type(pg_catalog.to_regtype($1), null)", bare)
+                # Without a modifier, -1: what format_type makes of NULL means char(1) where bpchar was meant.
+                asked = "select pg_catalog.format_type(pg_catalog.to_regtype($1), $2)"
+                found = self._one(asked, bare, -1 if typmod is None else typmod)
         except PostgresError:  # it is not even written like a type
             return None
-        if found is None:
-            return None
-        return f"{found}({modifier}" if modifier else str(found)
+        return None if found is None else f"{found}{modifier}"
 
     def copy_in(self, sql: str, chunks: Iterable[bytes | memoryview]) -> int:
         """Send what a ``COPY … FROM STDIN`` takes; return the number of rows.
@@ -80,9 +86,9 @@ class WriteSession(Session):
                     copy.write(chunk)
             return cursor.rowcount
 
-    def _one(self, sql: str, name: str) -> Any:
+    def _one(self, sql: str, *values: str | int) -> Any:
         with translated():
-            row = psycopg.RawCursor(self._connection).execute(sql, [name]).fetchone()
+            row = psycopg.RawCursor(self._connection).execute(sql, values).fetchone()
         return row[0] if row else None
 
     @contextmanager

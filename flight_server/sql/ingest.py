@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -23,7 +24,8 @@ from transport.writing import WriteSession
 
 Options = pb.CommandStatementIngest.TableDefinitionOptions
 DUPLICATE_TABLE, UNDEFINED_TABLE = "42P07", "42P01"
-TYPE_METADATA = b"pg:type"
+TYPE_METADATA, TYPMOD_METADATA = b"pg:type", b"pg:typmod"
+TYPMOD = re.compile(r"\d{1,10}")
 
 
 def ingest(
@@ -102,8 +104,11 @@ class _Table:
 
     def _type(self, field: pa.Field) -> str:
         """Return the type of a new column: what it was when it was read, where the field still says so."""
-        said = (field.metadata or {}).get(TYPE_METADATA, b"").decode("utf-8", "replace")
-        return (said and self._session.type_called(said)) or type_name(field.type)
+        metadata = field.metadata or {}
+        said = metadata.get(TYPE_METADATA, b"").decode("utf-8", "replace")
+        typmod = metadata.get(TYPMOD_METADATA, b"").decode("ascii", "replace")
+        known = said and self._session.type_called(said, int(typmod) if TYPMOD.fullmatch(typmod) else None)
+        return known or type_name(field.type)
 
 
 def _batches(reader: flight.MetadataRecordBatchReader, call: Call) -> Iterator[pa.RecordBatch]:

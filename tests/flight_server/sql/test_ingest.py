@@ -150,6 +150,29 @@ def test_names_are_quoted_and_types_looked_up(raw_writer: RawClient, database: p
     assert shown == ("character varying(7)",)
 
 
+def test_new_columns_have_the_types_that_were_read(
+    writer: dbapi.Connection, writable: ServerProcess, database: psycopg.Connection
+) -> None:
+    """Modifiers, fields of intervals and brackets in names included."""
+    database.execute("create type scratch.\"a(b\" as enum ('x')")
+    names = (
+        "bpchar", "bit", "bit(5)", "char(3)", "varchar(7)", "varchar(7)[]", "numeric", "numeric(10,2)",
+        "numeric(10,2)[]", "timestamp(3)", "timestamptz(3)", "time(3)", "timetz(3)", "interval day to second(3)",
+        "interval year to month", "bit varying(5)", '"char"', "uuid[]", 'scratch."a(b"',
+    )  # fmt: skip
+    columns = ", ".join(f"c{number} {name}" for number, name in enumerate(names))
+    database.execute(f"create table scratch.source ({columns}); insert into scratch.source default values")
+    with pgflight.connect(writable.uri) as client:
+        rows = client.table("scratch.source").to_arrow()
+    assert ingest(writer, rows, "create") == 1
+    shown = "select array_agg(format_type(atttypid, atttypmod) order by attnum) from pg_attribute where attnum > 0 and "
+    source, made = (
+        database.execute(f"{shown} attrelid = 'scratch.{table}'::regclass").fetchone()
+        for table in ("source", "made")
+    )
+    assert made == source
+
+
 def test_values_of_python(writer: dbapi.Connection, database: psycopg.Connection) -> None:
     code = uuid.UUID(int=7)
     rows = pa.table(
