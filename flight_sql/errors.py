@@ -17,3 +17,7 @@ class MalformedError(FlightSqlError, ValueError):
 
 class UnsupportedError(FlightSqlError, NotImplementedError):
     """The server does not do this."""
+
+
+class ClientGoneError(FlightSqlError, ConnectionError):
+    """The client went away before it could be told the outcome."""

@@ -12,7 +12,7 @@ from pyarrow import flight
 from flight_sql import schemas
 from flight_sql.commands import BY_ACTION, BY_TYPE_URL, Command
 from flight_sql.envelope import pack, parse, type_url, unpack
-from flight_sql.errors import MalformedError, UnsupportedError
+from flight_sql.errors import ClientGoneError, MalformedError, UnsupportedError
 from flight_sql.proto import flight_sql_pb2 as pb
 from flight_sql.service import CallT, FlightSqlService, Stream
 
@@ -28,7 +28,8 @@ class Router(Generic[CallT]):
     service : FlightSqlService
 
     Every method raises MalformedError for bytes that are no message, UnsupportedError for commands that are
-    unknown or have no business in that RPC, and whatever the service raises.
+    unknown or have no business in that RPC, ClientGoneError where an outcome cannot be told any more, and
+    whatever the service raises.
     """
 
     def __init__(self, service: FlightSqlService[CallT]) -> None:
@@ -74,9 +75,9 @@ class Router(Generic[CallT]):
         takes_rows = command.message not in (pb.CommandStatementUpdate, pb.CommandStatementSubstraitPlan)
         answer = method(call, message, reader) if takes_rows else method(call, message)
         if command.message is not pb.CommandPreparedStatementQuery:
-            writer.write(pb.DoPutUpdateResult(record_count=answer).SerializeToString())
+            _tell(writer, pb.DoPutUpdateResult(record_count=answer))
         elif answer is not None:
-            writer.write(pb.DoPutPreparedStatementResult(prepared_statement_handle=answer).SerializeToString())
+            _tell(writer, pb.DoPutPreparedStatementResult(prepared_statement_handle=answer))
 
     def do_action(self, call: CallT, name: str, body: bytes) -> Iterator[bytes]:
         """Run one of the actions of `flight_sql.commands`."""
@@ -94,6 +95,13 @@ class Router(Generic[CallT]):
         if not name:
             raise UnsupportedError(f"{command.message.DESCRIPTOR.name} has no meaning in {rpc}")
         return getattr(self._service, name)
+
+
+def _tell(writer: flight.FlightMetadataWriter, outcome: Message) -> None:
+    try:
+        writer.write(outcome.SerializeToString())
+    except OSError as failure:
+        raise ClientGoneError("the client went away before it was told the outcome") from failure
 
 
 def _command(raw: bytes) -> tuple[Command, Message]:

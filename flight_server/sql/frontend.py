@@ -23,7 +23,7 @@ from flight_server.sql.transactions import TransactionLimits, Transactions
 from flight_server.sql.writes import Writes
 from flight_server.tickets import TicketSigner
 from flight_sql.commands import ACTIONS as SQL_ACTIONS
-from kernels.errors import RequestError, UnsupportedError
+from kernels.errors import CancelledError, RequestError, UnsupportedError
 
 ACTIONS = {action.name: action.description for action in SQL_ACTIONS}
 MAX_COMMAND_BYTES = MAX_REQUEST_BYTES + MAX_HANDLE_BYTES
@@ -125,6 +125,8 @@ def _translated() -> Iterator[None]:
         yield
     except flight_sql.UnsupportedError as failure:
         raise UnsupportedError(str(failure)) from failure
+    except flight_sql.ClientGoneError as failure:
+        raise CancelledError(str(failure)) from failure
     except flight_sql.FlightSqlError as failure:
         raise RequestError(str(failure)) from failure
 

@@ -10,7 +10,7 @@ import pytest
 from adbc_driver_flightsql import dbapi
 from pyarrow import flight
 
-from flight_sql import FlightSqlService, Router, Stream, pack, schemas
+from flight_sql import ClientGoneError, FlightSqlService, Router, Stream, pack, schemas
 from flight_sql.info import sql_info
 from flight_sql.proto import flight_sql_pb2 as pb
 
@@ -115,3 +115,21 @@ def test_a_server_of_one_page(planets: Server) -> None:
         with pytest.raises(dbapi.NotSupportedError, match="CommandGetTables is not supported"):
             connection.adbc_get_objects(depth="tables")
     assert planets.service.bound == [{"0": 1, "1": "a"}]
+
+
+class Gone:
+    """Where a client was: pyarrow's writer to a closed call fails like this."""
+
+    def read_all(self) -> pa.Table:
+        return PLANETS
+
+    def write(self, _outcome: bytes) -> None:
+        raise OSError("Unknown error writing metadata.")
+
+
+def test_a_client_that_is_gone_cannot_be_told() -> None:
+    service = Planets()
+    command = pack(pb.CommandPreparedStatementQuery(prepared_statement_handle=b"all"))
+    with pytest.raises(ClientGoneError, match="went away"):
+        Router(service).do_put(None, flight.FlightDescriptor.for_command(command), Gone(), Gone())
+    assert service.bound, "it was done all the same"
